@@ -1,0 +1,212 @@
+//! The training IR: what a model means, as SSA over real-valued tensors with quantizers explicit.
+//!
+//! One straight-line list of nodes; no regions, no control flow. A module prints and parses back to the same module at
+//! every stage ([`print`], [`parse`]); [`verify`] runs after every pass. Integers, layouts and kernels are unknown here.
+
+pub mod parse;
+pub mod print;
+pub mod verify;
+
+use std::collections::BTreeMap;
+
+use crate::diag::Span;
+
+/// How far a module has come; passes say which stage they need and which they give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// As elaborated from the model file: the forward computation and the loss.
+    Forward,
+    /// With gradients and updates.
+    Training,
+    /// With gradient quantizers.
+    Quantized,
+    /// With groups.
+    Fused,
+    /// With bit-widths chosen.
+    Bits,
+}
+
+/// An SSA value, numbered in definition order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Value(pub u32);
+
+/// A group: nodes that lower together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupId(pub u32);
+
+/// What a tensor's numbers are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Element {
+    /// Real numbers.
+    Real,
+    /// Class numbers.
+    Label,
+    /// Real numbers on the grid of a scheme.
+    Quantized(String),
+}
+
+/// Type of a value. Images are `[batch, height, width, channels]`, vectors `[batch, features]`, convolution weights
+/// `[out channels, kernel height, kernel width, in channels]`, linear weights `[out, in]`, per-channel parameters `[channels]`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TensorType {
+    /// What the numbers are.
+    pub element: Element,
+    /// Extents, outermost first; the scalar has none.
+    pub shape: Vec<u64>,
+}
+
+impl TensorType {
+    /// A real tensor.
+    pub fn real(shape: impl Into<Vec<u64>>) -> TensorType {
+        TensorType { element: Element::Real, shape: shape.into() }
+    }
+
+    /// Number of elements, or `None` beyond 2^63.
+    pub fn elements(&self) -> Option<u64> {
+        self.shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d)).filter(|&n| n < 1 << 63)
+    }
+}
+
+/// An attribute.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Attr {
+    /// An integer.
+    Int(i64),
+    /// A real number (finite).
+    Real(f64),
+    /// A truth value.
+    Bool(bool),
+    /// A word: one of a set that the op or quantizer names.
+    Word(String),
+    /// A list of integers.
+    Ints(Vec<i64>),
+    /// A scheme, written `@name`.
+    Scheme(String),
+}
+
+/// Attributes, sorted by name.
+pub type Attrs = BTreeMap<String, Attr>;
+
+/// A way to quantize: a quantizer with its parameters. The meaning is the quantizer's (`quant/`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scheme {
+    /// Name of the quantizer in `quant::ALL`.
+    pub quantizer: String,
+    /// All its parameters; `bits` is among them.
+    pub params: Attrs,
+}
+
+/// How a parameter starts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Init {
+    /// Normal with standard deviation √(2 / fan), fan = fan-out of a convolution (He et al. 2015).
+    HeNormal {
+        /// Fan-out.
+        fan: u64,
+    },
+    /// Uniform in ±1/√fan-in.
+    Uniform {
+        /// Fan-in.
+        fan: u64,
+    },
+    /// A constant.
+    Constant(f64),
+}
+
+/// A trained parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Param {
+    /// Layer path and slot: `basic2.conv1.weight`.
+    pub name: String,
+    /// Type; real.
+    pub ty: TensorType,
+    /// Start.
+    pub init: Init,
+    /// The value that holds it in the body.
+    pub value: Value,
+}
+
+/// One use of an op.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Name of the op in `ops::ALL`.
+    pub op: String,
+    /// Operands.
+    pub operands: Vec<Value>,
+    /// All attributes; there are no defaults in a module.
+    pub attrs: Attrs,
+    /// Results; their types are in `Module::types`.
+    pub results: Vec<Value>,
+    /// Layer path: `basic2.conv1`. Gradient nodes carry the path of their primal.
+    pub path: String,
+    /// Group, if any. Nodes of a group are contiguous.
+    pub group: Option<GroupId>,
+    /// Place in the model file; not part of equality of text.
+    pub span: Option<Span>,
+}
+
+/// How to train, as data. Every field has been checked by `elaborate`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Training {
+    /// Passes over the data.
+    pub epochs: u32,
+    /// Images a step.
+    pub batch: u32,
+    /// Seed of initialization, shuffling, augmentation and rounding.
+    pub seed: u64,
+    /// Optimizer and its arguments: `sgd` with `lr`, `momentum`, `weight_decay`.
+    pub optimizer: (String, Attrs),
+    /// Schedule and its arguments: `constant`, `step`, `cosine`, `one_cycle`; `warmup` in epochs.
+    pub schedule: (String, Attrs),
+    /// Augmentations in order, with arguments: `pad_crop(pixels)`, `flip`.
+    pub augment: Vec<(String, Attrs)>,
+}
+
+/// A module.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Module {
+    /// The model's name.
+    pub name: String,
+    /// How far it has come.
+    pub stage: Stage,
+    /// How to train.
+    pub training: Training,
+    /// Number of classes.
+    pub classes: u32,
+    /// Schemes by name.
+    pub schemes: BTreeMap<String, Scheme>,
+    /// The image input: `[batch, height, width, channels]`, real (pixel − mean pixel, in units of 1/64).
+    pub image: Value,
+    /// The label input: `[batch]`.
+    pub labels: Value,
+    /// Parameters in definition order.
+    pub params: Vec<Param>,
+    /// Type of every value, by number.
+    pub types: Vec<TensorType>,
+    /// Nodes in order.
+    pub nodes: Vec<Node>,
+    /// Names of the groups.
+    pub groups: Vec<String>,
+    /// The loss (a scalar), and the logits `[batch, classes]`.
+    pub loss: Value,
+    /// The logits.
+    pub logits: Value,
+}
+
+impl Module {
+    /// The type of a value.
+    pub fn ty(&self, value: Value) -> &TensorType {
+        &self.types[value.0 as usize]
+    }
+
+    /// A new value of a type.
+    pub fn value(&mut self, ty: TensorType) -> Value {
+        self.types.push(ty);
+        Value(self.types.len() as u32 - 1)
+    }
+
+    /// The node that defines a value; `None` for inputs and parameters.
+    pub fn producer(&self, value: Value) -> Option<usize> {
+        self.nodes.iter().position(|n| n.results.contains(&value))
+    }
+}

@@ -1,0 +1,6 @@
+//! fqtc: a compiler for fully-quantized neural-network training.
+
+pub mod diag;
+pub mod ir;
+pub mod kernel;
+pub mod ops;
