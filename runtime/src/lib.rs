@@ -1,1 +1,24 @@
-//! The runtime.
+//! The runtime of compiled networks: everything that a training step needs besides its kernels.
+//!
+//! - The core ([`fixed`], [`random`], [`step`], [`abi`]): no standard library, no allocation, no crates. It is what
+//!   generated code calls, and the loop that runs a step.
+//!
+//! Invariants: nothing here computes with floating-point numbers (a lint denies it), so that results are the same
+//! on every machine; results depend on seed, epoch, step and sample only, never on threads, order or time.
+//! The runtime knows nothing of the compiler: what it runs arrives as plain data and kernel functions.
+
+#![cfg_attr(not(any(feature = "std", test)), no_std)]
+#![deny(clippy::float_arithmetic)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::float_arithmetic,
+        reason = "tests fail by panicking, and compare with f64"
+    )
+)]
+
+pub mod abi;
+pub mod fixed;
+pub mod random;
+pub mod step;
