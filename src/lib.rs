@@ -4,3 +4,7 @@ pub mod diag;
 pub mod ir;
 pub mod kernel;
 pub mod ops;
+pub mod quant;
+pub mod rectify;
+pub mod tensor;
+pub mod types;

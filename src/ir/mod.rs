@@ -10,6 +10,7 @@ pub mod verify;
 use std::collections::BTreeMap;
 
 use crate::diag::Span;
+pub use crate::types::{Attr, Attrs, Role};
 
 /// How far a module has come; passes say which stage they need and which they give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,32 +68,49 @@ impl TensorType {
     }
 }
 
-/// An attribute.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Attr {
-    /// An integer.
-    Int(i64),
-    /// A real number (finite).
-    Real(f64),
-    /// A truth value.
-    Bool(bool),
-    /// A word: one of a set that the op or quantizer names.
-    Word(String),
-    /// A list of integers.
-    Ints(Vec<i64>),
-    /// A scheme, written `@name`.
-    Scheme(String),
-}
-
-/// Attributes, sorted by name.
-pub type Attrs = BTreeMap<String, Attr>;
-
 /// A way to quantize: a quantizer with its parameters. The meaning is the quantizer's (`quant/`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scheme {
     /// Name of the quantizer in `quant::ALL`.
     pub quantizer: String,
     /// All its parameters; `bits` is among them.
+    pub params: Attrs,
+}
+
+/// Which layers a rule speaks of. A layer is named by its path; an activation belongs to the layer that computes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Layers {
+    /// Every layer.
+    All,
+    /// The first contraction of the model (for activations: what it reads).
+    First,
+    /// The last contraction of the model (for activations: what it reads).
+    Last,
+    /// The contraction that gives the logits.
+    Logits,
+    /// The layer of this path and all layers inside it.
+    Path(String),
+}
+
+/// Which scheme quantizes what. Of the rules that match, the narrowest holds, and of those the last.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// What is quantized.
+    pub target: Role,
+    /// Where.
+    pub layers: Layers,
+    /// Name of the scheme; `None` leaves it real.
+    pub scheme: Option<String>,
+}
+
+/// Which rectifier batch norms have; precedence as for [`Rule`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rectification {
+    /// Where.
+    pub layers: Layers,
+    /// Name of the rectifier in `rectify::ALL`.
+    pub rectifier: String,
+    /// All its parameters.
     pub params: Attrs,
 }
 
@@ -175,6 +193,10 @@ pub struct Module {
     pub classes: u32,
     /// Schemes by name.
     pub schemes: BTreeMap<String, Scheme>,
+    /// Which scheme quantizes what.
+    pub rules: Vec<Rule>,
+    /// How batch norms are rectified.
+    pub rectify: Vec<Rectification>,
     /// The image input: `[batch, height, width, channels]`, real (pixel − mean pixel, in units of 1/64).
     pub image: Value,
     /// The label input: `[batch]`.

@@ -5,15 +5,7 @@
 
 use crate::diag::Diagnostic;
 use crate::ir::{Attrs, Module, Node, TensorType, Value};
-
-/// A real tensor of the oracle: row-major f64 with its shape.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tensor {
-    /// Extents, outermost first.
-    pub shape: Vec<u64>,
-    /// Row-major elements.
-    pub data: Vec<f64>,
-}
+pub use crate::tensor::Tensor;
 
 /// An op of the training IR.
 pub trait Op: Sync {

@@ -1,0 +1,83 @@
+//! What the gradient quantizers share: parameters, ranges, and a rounding rule on 16-bit fixed point.
+//!
+//! A value becomes fixed point with F = 16 − bits fraction bits (halves upwards, saturated to i16); the rounding rule
+//! removes the fraction. Range rules: `max`, the largest magnitude, by a pass of its own; `bound`, a bound on it from
+//! channel sums and extremes that the kernels have anyway (1.0 to 1.2 of the maximum); `clip`, that bound times `fraction`,
+//! beyond which codes saturate; `hindsight`, a running maximum of earlier steps.
+//! Symmetric codes without −2^(bits−1), so that the rounding noise is unbiased on both sides.
+
+use super::{Levels, Quantizer, Role, bits_param, per_param};
+use crate::types::{Attrs, Kind, Literal, ParamSpec, real, word};
+
+/// Rounds fixed point with `fraction` bits (first argument) to an integer, with the element's random bits.
+type Round = fn(fixed: i64, random: u16, fraction: u32) -> i64;
+
+/// A gradient quantizer.
+pub(super) struct Gradient {
+    pub(super) name: &'static str,
+    pub(super) doc: &'static str,
+    pub(super) round: Round,
+    /// Largest error of `round`.
+    pub(super) error: f64,
+}
+
+const RANGES: &[&str] = &["bound", "max", "hindsight", "clip"];
+
+const PARAMS: &[ParamSpec] = &[
+    bits_param("bits of a gradient code"),
+    ParamSpec::optional(
+        "range",
+        Kind::Word(RANGES),
+        Literal::Word("bound"),
+        "what the largest code stands for",
+    ),
+    ParamSpec::optional(
+        "fraction",
+        Kind::Real { lo: 1.0 / 64.0, hi: 1.0 },
+        Literal::Real(0.5),
+        "with range = clip: the part of the bound that is kept",
+    ),
+    ParamSpec::optional(
+        "momentum",
+        Kind::Real { lo: 1.0 / 65536.0, hi: 1.0 },
+        Literal::Real(0.1),
+        "with range = hindsight: weight of the current step",
+    ),
+    per_param(
+        "tensor",
+        "what shares a scale in the weight gradient; the data gradient has one for the tensor",
+    ),
+];
+
+impl Quantizer for Gradient {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn doc(&self) -> &'static str {
+        self.doc
+    }
+
+    fn role(&self) -> Role {
+        Role::Gradients
+    }
+
+    fn params(&self) -> &'static [ParamSpec] {
+        PARAMS
+    }
+
+    fn range_f64(&self, largest: f64, params: &Attrs) -> f64 {
+        if word(params, "range") == "clip" { largest * real(params, "fraction") } else { largest }
+    }
+
+    fn encode_f64(&self, scaled: f64, random: u16, bits: u32, levels: Levels) -> i64 {
+        let fraction = 16 - bits;
+        let fixed = (scaled * f64::from(1u32 << fraction) + 0.5).floor() as i64;
+        let fixed = fixed.clamp(i64::from(i16::MIN), i64::from(i16::MAX));
+        (self.round)(fixed, random, fraction).clamp(levels.lo, levels.hi)
+    }
+
+    fn noise(&self, bits: u32) -> f64 {
+        self.error + 0.5 / f64::from(1u32 << (16 - bits))
+    }
+}

@@ -1,0 +1,145 @@
+//! Quantizers: how a tensor becomes integer codes and a scale. One file and one table line each.
+//!
+//! A scheme is a quantizer with its parameters. A *granule* is what shares a scale: the tensor, or one channel (axis 0 of
+//! a weight, the last axis of a gradient). With the range R of a granule and the largest code `hi`, the scale is R/hi and a
+//! code stands for code·scale. Derivatives are those of the smooth surrogate: rounding replaced by adding a constant.
+//! This module knows no op; how ranges and codes are computed in integers is written beside the lane functions.
+
+mod gradient;
+mod max_abs;
+mod nearest;
+mod pact;
+mod pseudo_stochastic;
+mod running_max;
+mod stochastic;
+
+pub use crate::types::Role;
+use crate::types::{Attrs, Kind, Literal, ParamSpec, int, word};
+
+/// The codes of a scheme: `lo..=hi`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Levels {
+    /// Smallest code.
+    pub lo: i64,
+    /// Largest code; the range of a granule maps to it.
+    pub hi: i64,
+}
+
+impl Levels {
+    /// Codes symmetric about zero: ±(2^(bits−1) − 1).
+    pub fn symmetric(bits: u32) -> Levels {
+        let hi = (1 << (bits - 1)) - 1;
+        Levels { lo: -hi, hi }
+    }
+
+    /// Codes `0..=2^bits − 1`.
+    pub fn unsigned(bits: u32) -> Levels {
+        Levels { lo: 0, hi: (1 << bits) - 1 }
+    }
+}
+
+/// A trained parameter of a quantizer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Learned {
+    /// Its slot: the parameter is `<path>.<slot>`.
+    pub slot: &'static str,
+    /// Where it starts.
+    pub init: f64,
+}
+
+/// The derivative of the surrogate at one element.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Slope {
+    /// By the element.
+    pub x: f64,
+    /// By the learned parameter.
+    pub learned: f64,
+}
+
+/// A quantizer.
+pub trait Quantizer: Sync {
+    /// Its name in recipes and schemes.
+    fn name(&self) -> &'static str;
+
+    /// One line for `fqtc list`.
+    fn doc(&self) -> &'static str;
+
+    /// What it is for.
+    fn role(&self) -> Role;
+
+    /// Its parameters; `bits` is among them.
+    fn params(&self) -> &'static [ParamSpec];
+
+    /// Its codes. Weights and gradients are always signed; an activation that cannot be negative is not.
+    fn levels(&self, bits: u32, signed: bool) -> Levels {
+        if signed { Levels::symmetric(bits) } else { Levels::unsigned(bits) }
+    }
+
+    /// The range of a granule whose largest magnitude is `largest`; where the range is kept from earlier steps, that of
+    /// a first step.
+    fn range_f64(&self, largest: f64, params: &Attrs) -> f64;
+
+    /// The code of `scaled` = x / scale with the element's 16 random bits, inside `levels`.
+    fn encode_f64(&self, scaled: f64, random: u16, bits: u32, levels: Levels) -> i64;
+
+    /// Largest distance of a code from `scaled` where nothing is clipped, in codes.
+    fn noise(&self, bits: u32) -> f64;
+
+    /// The parameter that training adjusts, if it has one.
+    fn learned(&self, _params: &Attrs) -> Option<Learned> {
+        None
+    }
+
+    /// Whether the surrogate clips; if not, its derivative is 1 everywhere.
+    fn clips(&self) -> bool {
+        false
+    }
+
+    /// The derivative of the surrogate at `scaled` = x / scale.
+    fn slope(&self, _scaled: f64, _levels: Levels) -> Slope {
+        Slope { x: 1.0, learned: 0.0 }
+    }
+
+    /// Derivative of the penalty on the learned parameter, by that parameter.
+    fn penalty_slope(&self, _learned: f64, _params: &Attrs) -> f64 {
+        0.0
+    }
+}
+
+/// All quantizers.
+pub static ALL: &[&dyn Quantizer] = &[
+    &max_abs::MaxAbs,
+    &running_max::RunningMax,
+    &pact::Pact,
+    &stochastic::STOCHASTIC,
+    &nearest::NEAREST,
+    &pseudo_stochastic::PSEUDO_STOCHASTIC,
+];
+
+/// The quantizer of a name.
+pub fn find(name: &str) -> Option<&'static dyn Quantizer> {
+    ALL.iter().copied().find(|q| q.name() == name)
+}
+
+/// The bit-width among parameters that conform.
+pub fn bits(params: &Attrs) -> u32 {
+    int(params, "bits").clamp(2, 8) as u32
+}
+
+/// Whether the scheme has one range per channel.
+pub fn per_channel(params: &Attrs) -> bool {
+    word(params, "per") == "channel"
+}
+
+const fn bits_param(doc: &'static str) -> ParamSpec {
+    ParamSpec::optional("bits", Kind::Int { lo: 2, hi: 8 }, Literal::Int(8), doc)
+}
+
+const fn per_param(default: &'static str, doc: &'static str) -> ParamSpec {
+    ParamSpec::optional("per", Kind::Word(&["tensor", "channel"]), Literal::Word(default), doc)
+}
+
+/// Rounds to the nearest code, halves upwards: `floor(x + 1/2)`, the shift after adding half that the kernels use.
+fn round_up(scaled: f64, levels: Levels) -> i64 {
+    ((scaled + 0.5).floor() as i64).clamp(levels.lo, levels.hi)
+}

@@ -1,0 +1,36 @@
+//! Variance hinge: r = strength/2 · [tau − σ²]₊², which pushes small variances up towards tau.
+//!
+//! spread = −2σ·dr/dσ² = 2σ·strength·[tau − σ²]₊; γ does not occur.
+
+use super::{Rectifier, TAU, Terms, plain, strength};
+use crate::types::{Attrs, ParamSpec, real};
+
+pub(super) struct VarianceHinge;
+
+fn gap(variance: f64, params: &Attrs) -> f64 {
+    (real(params, "tau") - variance).max(0.0)
+}
+
+impl Rectifier for VarianceHinge {
+    fn name(&self) -> &'static str {
+        "variance_hinge"
+    }
+
+    fn doc(&self) -> &'static str {
+        "penalty on channel variances below tau"
+    }
+
+    fn params(&self) -> &'static [ParamSpec] {
+        const PARAMS: &[ParamSpec] = &[strength(0.1), TAU];
+        PARAMS
+    }
+
+    fn terms_f64(&self, gamma: f64, variance: f64, params: &Attrs) -> Terms {
+        let spread = 2.0 * variance.sqrt() * real(params, "strength") * gap(variance, params);
+        Terms { spread, ..plain(gamma, variance) }
+    }
+
+    fn loss_f64(&self, _: f64, variance: f64, params: &Attrs) -> f64 {
+        0.5 * real(params, "strength") * gap(variance, params).powi(2)
+    }
+}
