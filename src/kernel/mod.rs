@@ -11,6 +11,7 @@
 pub mod build;
 pub mod interp;
 pub mod print;
+mod typing;
 pub mod verify;
 
 use std::fmt;
@@ -71,6 +72,16 @@ impl Range {
     /// The interval `lo..=hi`.
     pub const fn new(lo: i64, hi: i64) -> Range {
         Range { lo, hi }
+    }
+
+    /// Whether `value` lies inside.
+    pub const fn contains(self, value: i64) -> bool {
+        self.lo <= value && value <= self.hi
+    }
+
+    /// Whether all of `other` lies inside.
+    pub const fn includes(self, other: Range) -> bool {
+        self.lo <= other.lo && other.hi <= self.hi
     }
 }
 

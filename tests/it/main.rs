@@ -1,0 +1,4 @@
+//! All integration tests: one binary, a module per area.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod kernel;
