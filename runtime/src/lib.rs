@@ -2,6 +2,7 @@
 //!
 //! - The core ([`fixed`], [`random`], [`step`], [`abi`]): no standard library, no allocation, no crates. It is what
 //!   generated code calls, and the loop that runs a step.
+//! - Feature `std`: threads ([`pool`]) and memory ([`arena`]) for a compiled [`program`].
 //!
 //! Invariants: nothing here computes with floating-point numbers (a lint denies it), so that results are the same
 //! on every machine; results depend on seed, epoch, step and sample only, never on threads, order or time.
@@ -19,6 +20,14 @@
 )]
 
 pub mod abi;
+#[cfg(feature = "std")]
+pub mod arena;
+#[cfg(feature = "std")]
+pub mod error;
 pub mod fixed;
+#[cfg(feature = "std")]
+pub mod pool;
+#[cfg(feature = "std")]
+pub mod program;
 pub mod random;
 pub mod step;
