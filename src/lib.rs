@@ -1,5 +1,7 @@
 //! fqtc: a compiler for fully-quantized neural-network training.
 
+pub mod cli;
+pub mod datasets;
 pub mod diag;
 pub mod ir;
 pub mod kernel;

@@ -1,2 +1,7 @@
-//! Entry.
-fn main() {}
+//! The `fqtc` program; everything is in [`fqtc::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fqtc::cli::main()
+}

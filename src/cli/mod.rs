@@ -1,0 +1,49 @@
+//! The command line: one file per subcommand, over the library.
+//!
+//! Exit codes, the same for every subcommand: 0 done, 1 the work failed, 2 usage or diagnostics, 130 stopped by the user after saving.
+//! Results go to standard output, everything else to standard error. Percent, rates and times are made here, from the integers that
+//! the layers below report. No panic is reachable from any file or flag.
+
+mod data;
+mod failure;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::Failure;
+
+/// Compile and train fully quantized networks: weights, activations and gradients in integers.
+#[derive(Parser)]
+#[command(name = "fqtc", version, max_term_width = 110, propagate_version = true)]
+#[command(
+    after_help = "`fqtc COMMAND --help` explains a command. Start with: fqtc train models/resnet8.fqt --epochs 1"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List, fetch and describe data sets
+    Data(data::Args),
+}
+
+impl Command {
+    fn run(self) -> Result<(), Failure> {
+        match self {
+            Command::Data(args) => data::run(args),
+        }
+    }
+}
+
+/// Runs the program on the arguments of the process.
+pub fn main() -> ExitCode {
+    // Usage errors, --help and --version end here, with 2 or 0.
+    match Cli::parse().command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
