@@ -190,7 +190,7 @@ pub enum Shift {
     Left,
     /// `x >> k`, towards minus infinity.
     Right,
-    /// `x >> k`, to nearest with ties away from zero; `k = 0` gives `x`.
+    /// `x >> k`, to nearest with ties away from zero; `k = 0` gives `x`. Proven: x + 2^(k−1) fits the type.
     RightRound,
     /// Logical right shift of the bits. Lanes only.
     RightLogical,
@@ -240,11 +240,12 @@ pub enum Expr {
     Unary(Unary, Value),
     /// Shift by a constant or an Int.
     Shift(Shift, Value, Amount),
-    /// `(a·b) >> k` of I32 lanes with a 64-bit product, rounded to nearest with ties away; the result is proven to fit.
+    /// `(a·b) >> k` of I32 lanes with a 64-bit product, rounded to nearest with ties away; k ≤ 62, and the result is
+    /// proven to fit.
     MulShift(Value, Value, Amount),
     /// Comparison.
     Compare(Cond, Value, Value),
-    /// `mask ? a : b`; lanes by a mask of equal width, Int and Dyadic by an Int (zero is false).
+    /// `mask ? a : b`; lanes by a mask of equal width whose lanes are proven 0 or −1, Int and Dyadic by an Int (zero is false).
     Select(Value, Value, Value),
     /// The even (`false`) or odd half of the byte interleave of two I8 or U8 blocks:
     /// low: a0 b0 a1 b1 … a7 b7; high: a8 b8 … a15 b15.

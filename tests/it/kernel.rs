@@ -70,3 +70,84 @@ fn constants_are_shared_and_come_first() {
     assert!(matches!(kernel.body[..], [.., Stmt::For { .. }]));
     assert_eq!(kernel.values.len(), 3);
 }
+
+/// A program of one kernel with a buffer for each parameter: constants for what it only reads.
+fn program_of(kernel: Kernel, contents: &[&[i64]]) -> Program {
+    let mut program = ProgramBuilder::new();
+    let mut args = vec![];
+    for (number, decl) in kernel.params.iter().enumerate() {
+        let kind = match contents.get(number) {
+            Some(contents) => Kind::Const(contents.to_vec()),
+            None => Kind::Output,
+        };
+        args.push(program.buffer(buffer(
+            &format!("b{number}"),
+            decl.dtype,
+            decl.len as u32,
+            decl.range,
+            kind,
+        )));
+    }
+    program.call(kernel, args);
+    program.finish()
+}
+
+#[test]
+fn interprets_lanes() {
+    let x: Vec<i64> = (0..128).map(|i| i * 15 - 1000).collect();
+    let program = program_of(clamp_kernel("clamp"), &[&x]);
+    let mut memory = interp::Memory::new(&program);
+    interp::run(&program, &mut memory).unwrap();
+    let expected: Vec<i64> = x.iter().map(|x| (x >> 3).clamp(0, 255)).collect();
+    assert_eq!(memory.read(&program, BufferId(1)), expected);
+}
+
+/// A 3-tap convolution of 5 pixels of 6 channels in steps of a group, 2 vectors, against the formula.
+#[test]
+fn interprets_contractions() {
+    for dot in [Dot::U8I8, Dot::I8U8, Dot::I16I16] {
+        let (group, (a_type, b_type)) = (dot.group() as i64, dot.operands());
+        let (taps, groups, pixels) = (3, 2, 5);
+        let channels = groups * group;
+        let block = 16 * group;
+        let mut kb = KernelBuilder::new("contract", 1);
+        // 12 products of 16 bits pass 31 bits.
+        let a_range = if dot == Dot::I16I16 { Range::new(-5000, 5000) } else { a_type.range() };
+        let a = kb.param(a_type, ((pixels + taps - 1) * channels) as u64, a_range, Access::Read);
+        let b = kb.param(b_type, (2 * taps * groups * block) as u64, b_type.range(), Access::Read);
+        let init = kb.param(DType::I32, 32, DType::I32.range(), Access::Read);
+        let out = kb.param(DType::I32, (pixels * 32) as u64, DType::I32.range(), Access::Write);
+        kb.contract(Contract {
+            dot,
+            out: out.at(0),
+            a: a.at(0),
+            b: b.at(0),
+            init: Init::PerVector(init.at(0), vec![16]),
+            points: vec![Dim::new(pixels as u32, channels, 32)],
+            vectors: vec![Dim::new(2, taps * groups * block, 16)],
+            k: vec![Dim::new(taps as u32, channels, groups * block), Dim::new(groups as u32, group, block)],
+        });
+        let kernel = kb.finish();
+        let numbers = |decl: &ParamDecl, factor: i64| -> Vec<i64> {
+            let Range { lo, hi } = decl.range;
+            (0..decl.len as i64).map(|i| lo + (i * factor).rem_euclid(hi - lo + 1)).collect()
+        };
+        let (x, w) = (numbers(&kernel.params[0], 37), numbers(&kernel.params[1], 101));
+        let start: Vec<i64> = (0..32).map(|i| 1000 * i).collect();
+        let program = program_of(kernel, &[&x, &w, &start]);
+        let mut memory = interp::Memory::new(&program);
+        interp::run(&program, &mut memory).unwrap();
+        let result = memory.read(&program, BufferId(3));
+        for (p, v, lane) in
+            (0..pixels).flat_map(|p| (0..2).flat_map(move |v| (0..16).map(move |l| (p, v, l))))
+        {
+            let mut sum = start[(v * 16 + lane) as usize];
+            for (tap, c) in (0..taps).flat_map(|tap| (0..channels).map(move |c| (tap, c))) {
+                let weight =
+                    ((v * taps + tap) * groups + c / group) * block + lane * group + c.rem_euclid(group);
+                sum += x[((p + tap) * channels + c) as usize] * w[weight as usize];
+            }
+            assert_eq!(result[(p * 32 + v * 16 + lane) as usize], sum, "{dot:?} {p} {v} {lane}");
+        }
+    }
+}
