@@ -8,5 +8,6 @@ pub mod kernel;
 pub mod ops;
 pub mod quant;
 pub mod rectify;
+pub mod syntax;
 pub mod tensor;
 pub mod types;

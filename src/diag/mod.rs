@@ -1,6 +1,11 @@
 //! Diagnostics: values with a code, a place, both sides of the mismatch and a way out.
 //!
-//! Nothing here knows the language or the IRs; [`codes`] is the table of all codes.
+//! Nothing here knows the language or the IRs; [`codes`] is the table of all codes, [`render`] draws them over the
+//! source, [`suggest`] finds the name that was meant.
+
+pub mod codes;
+pub mod render;
+pub mod suggest;
 
 /// A byte range in a source text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

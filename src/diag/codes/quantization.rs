@@ -1,0 +1,33 @@
+//! E04: rules of quantization, rectification and replacement.
+
+use super::Code;
+
+pub(super) static CODES: &[Code] = &[
+    Code {
+        code: "E0401",
+        title: "nothing says how to quantize",
+        explanation: "Every step is integers, so weights, activations and gradients each need a rule: `quantize \
+                      gradients with stochastic(bits = 8)`, in the model or in a recipe that it uses (`use recipe \
+                      bn_rectified`, or `--recipe`). A flag such as `--gbits` changes a rule; it does not make \
+                      one.",
+    },
+    Code {
+        code: "E0402",
+        title: "quantizer does not fit",
+        explanation: "Each quantizer is made for weights, for activations or for gradients; `fqtc list quantizers` \
+                      prints which. Rectifiers belong to batch norm.",
+    },
+    Code {
+        code: "E0403",
+        title: "bit-width out of range",
+        explanation: "Weights and activations have 2 to 8 bits, gradients 2 to 8: one bit leaves no code beside \
+                      zero, and codes of more than eight bits do not fit the 8-bit multipliers that make the step \
+                      fast.",
+    },
+    Code {
+        code: "E0404",
+        title: "condition depends on itself",
+        explanation: "An `at gbits <= 4 { ... }` block is chosen by the bits of the broadest rule for gradients, \
+                      so it cannot set these bits itself. Set them outside of the block.",
+    },
+];

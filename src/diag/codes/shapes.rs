@@ -1,0 +1,45 @@
+//! E03: shapes, sizes and types of values.
+
+use super::Code;
+
+pub(super) static CODES: &[Code] = &[
+    Code {
+        code: "E0301",
+        title: "shapes do not fit",
+        explanation: "An operand has a shape that the layer cannot take, or the shapes of two operands do not fit \
+                      together. Shapes are written batch, height, width, channels (or batch, features). The labels \
+                      show where the operands come from.",
+    },
+    Code {
+        code: "E0302",
+        title: "wrong type of value",
+        explanation: "A number stands where a tensor is needed or the reverse, or a condition is not a comparison. \
+                      Layers and blocks take tensors first, then their arguments; `if` and arithmetic work on \
+                      numbers that are known when the model is compiled.",
+    },
+    Code {
+        code: "E0303",
+        title: "size out of range",
+        explanation: "Every extent is at least 1, and a tensor has at most 2^31 - 1 elements, the batch included: \
+                      buffers are addressed with 32-bit offsets. Reduce the batch, the image or the number of \
+                      channels.",
+    },
+    Code {
+        code: "E0304",
+        title: "model too large",
+        explanation: "A model may have 10,000 nodes after repetition and blocks are written out, 100 blocks inside \
+                      each other, and 100,000 evaluated calls and expressions.",
+    },
+    Code {
+        code: "E0305",
+        title: "logits do not match the classes",
+        explanation: "The result of the model is one number per class and image: shape `[batch, classes]`. End the \
+                      model with `linear(classes)`, after `global_avg_pool` or `flatten`.",
+    },
+    Code {
+        code: "E0306",
+        title: "arithmetic fails",
+        explanation: "A static computation divides by zero, does not divide evenly, or leaves the 64-bit range. \
+                      Sizes are whole numbers, so `/` must divide evenly.",
+    },
+];

@@ -1,0 +1,130 @@
+//! Diagnostics over their source, drawn by ariadne.
+//!
+//! Spans are bytes; they are widened to character boundaries and clamped to the source here, so that no span that
+//! any phase can compute makes the drawing panic.
+
+use std::ops::Range;
+
+use ariadne::{CharSet, Color, Config, IndexType, Label, Report, ReportKind, Source};
+
+use super::{Diagnostic, Span};
+
+/// How diagnostics look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// ASCII without colour: snapshots and dumb terminals.
+    Plain,
+    /// Box-drawing characters without colour: pipes and `NO_COLOR`.
+    Unicode,
+    /// Box-drawing characters and colour: terminals.
+    Colour,
+}
+
+/// The text of a diagnostic about the file `name` with text `source`; ends with a newline.
+pub fn render(diagnostic: &Diagnostic, name: &str, source: &str, style: Style) -> String {
+    match diagnostic.labels.first() {
+        Some(first) => over_source(diagnostic, widen(source, first.span), name, source, style),
+        None => without_place(diagnostic, style),
+    }
+}
+
+/// All of them, in order of place, with an empty line between.
+pub fn render_all(diagnostics: &[Diagnostic], name: &str, source: &str, style: Style) -> String {
+    let mut sorted: Vec<&Diagnostic> = diagnostics.iter().collect();
+    sorted.sort_by_key(|d| d.labels.first().map_or((1, 0), |l| (0, l.span.start)));
+    let texts: Vec<String> = sorted.iter().map(|d| render(d, name, source, style)).collect();
+    texts.join("\n")
+}
+
+fn over_source(
+    diagnostic: &Diagnostic,
+    first: Range<usize>,
+    name: &str,
+    source: &str,
+    style: Style,
+) -> String {
+    let config = Config::default()
+        .with_color(style == Style::Colour)
+        .with_char_set(if style == Style::Plain { CharSet::Ascii } else { CharSet::Unicode })
+        .with_index_type(IndexType::Byte);
+    let mut report = Report::build(ReportKind::Error, (name, first))
+        .with_config(config)
+        .with_code(diagnostic.code)
+        .with_message(&diagnostic.message);
+    for note in &diagnostic.notes {
+        report.add_note(note);
+    }
+    if let Some(help) = &diagnostic.help {
+        report.add_help(help);
+    }
+    for (i, label) in diagnostic.labels.iter().enumerate() {
+        let colour = if i == 0 { Color::Red } else { Color::Blue };
+        let place = widen(source, label.span);
+        report.add_label(
+            Label::new((name, place)).with_message(&label.message).with_color(colour).with_order(i as i32),
+        );
+    }
+    let mut out = vec![];
+    match report.finish().write((name, Source::from(source)), &mut out) {
+        Ok(()) => trimmed(&String::from_utf8_lossy(&out)),
+        Err(_) => without_place(diagnostic, style),
+    }
+}
+
+/// Trailing blanks tell nothing and do not survive editors.
+fn trimmed(text: &str) -> String {
+    text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+fn without_place(diagnostic: &Diagnostic, style: Style) -> String {
+    let (red, reset) = if style == Style::Colour { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
+    let mut text = format!("{red}[{}] Error:{reset} {}\n", diagnostic.code, diagnostic.message);
+    if let Some(help) = &diagnostic.help {
+        text += &format!("  Help: {help}\n");
+    }
+    for note in &diagnostic.notes {
+        text += &format!("  Note: {note}\n");
+    }
+    text
+}
+
+/// The span inside the source, out to character boundaries, at least one character wide where there is one.
+fn widen(source: &str, span: Span) -> Range<usize> {
+    let mut start = span.start.min(source.len());
+    let mut end = span.end.clamp(start, source.len());
+    while !source.is_char_boundary(start) {
+        start -= 1;
+    }
+    if start == end && end < source.len() {
+        end += 1;
+    }
+    while !source.is_char_boundary(end) {
+        end += 1;
+    }
+    start..end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_span_of_a_source_with_long_characters_can_be_drawn() {
+        let source = "a → b\n\u{1f600}é\n";
+        for start in 0..source.len() + 2 {
+            for end in start..source.len() + 3 {
+                for style in [Style::Plain, Style::Unicode, Style::Colour] {
+                    let d = Diagnostic::new("E0101", "message").at(Span { start, end }, "here").help("do");
+                    assert!(render(&d, "f", source, style).contains("message"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_place_there_is_still_help() {
+        let d = Diagnostic::new("E0601", "cannot read `x`").help("check the path").note("no such file");
+        let text = "[E0601] Error: cannot read `x`\n  Help: check the path\n  Note: no such file\n";
+        assert_eq!(render(&d, "f", "", Style::Plain), text);
+    }
+}
