@@ -2,7 +2,9 @@
 //!
 //! - The core ([`fixed`], [`random`], [`step`], [`abi`]): no standard library, no allocation, no crates. It is what
 //!   generated code calls, and the loop that runs a step.
-//! - Feature `std`: threads ([`pool`]) and memory ([`arena`]) for a compiled [`program`].
+//! - Feature `std`: threads (`pool`) and memory (`arena`) for a compiled `program`, together a `session`; data sets
+//!   (`data`) with their order (`shuffle`) and distortion (`augment`); the training loop (`train`) with its `watch`,
+//!   `metrics` and `checkpoint`s.
 //!
 //! Invariants: nothing here computes with floating-point numbers (a lint denies it), so that results are the same
 //! on every machine; results depend on seed, epoch, step and sample only, never on threads, order or time.
@@ -23,11 +25,29 @@ pub mod abi;
 #[cfg(feature = "std")]
 pub mod arena;
 #[cfg(feature = "std")]
+pub mod augment;
+#[cfg(feature = "std")]
+pub mod checkpoint;
+#[cfg(feature = "std")]
+pub mod data;
+#[cfg(feature = "std")]
+pub mod durable;
+#[cfg(feature = "std")]
 pub mod error;
 pub mod fixed;
+#[cfg(feature = "std")]
+pub mod metrics;
 #[cfg(feature = "std")]
 pub mod pool;
 #[cfg(feature = "std")]
 pub mod program;
 pub mod random;
+#[cfg(feature = "std")]
+pub mod session;
+#[cfg(feature = "std")]
+pub mod shuffle;
 pub mod step;
+#[cfg(feature = "std")]
+pub mod train;
+#[cfg(feature = "std")]
+pub mod watch;

@@ -1,0 +1,90 @@
+//! The record of a run: `metrics.jsonl` (every step and epoch) and `metrics.csv` (every epoch).
+//!
+//! Exact integers, no times: equal runs give equal files. Losses are sums over samples in nats, Q16. Rows are appended
+//! and flushed; a resumed run first drops rows of steps that it will do again.
+
+use crate::error::{Error, Result};
+use crate::train::{EpochReport, StepReport};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+const CSV_HEAD: &str =
+    "epoch,step,train_samples,train_correct,train_loss_q16,test_samples,test_correct,test_loss_q16,best\n";
+
+/// A row of the `.jsonl` file.
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum Row<'a> {
+    Step(&'a StepReport),
+    Epoch(&'a EpochReport),
+}
+
+/// What both kinds of rows have.
+#[derive(Deserialize)]
+struct RowStep {
+    step: u64,
+}
+
+/// Appends to the two files of a run folder.
+#[derive(Debug)]
+pub struct MetricsLog {
+    jsonl: (PathBuf, File),
+    csv: (PathBuf, File),
+}
+
+impl MetricsLog {
+    /// Opens the files of a folder, keeping rows up to step `done` (0: a new run, nothing is kept).
+    pub fn open(folder: &Path, done: u64) -> Result<MetricsLog> {
+        let json_step = |line: &str| serde_json::from_str(line).ok().map(|row: RowStep| row.step);
+        let csv_step = |line: &str| line.split(',').nth(1)?.parse().ok();
+        Ok(MetricsLog {
+            jsonl: reopen(folder.join("metrics.jsonl"), "", done, json_step)?,
+            csv: reopen(folder.join("metrics.csv"), CSV_HEAD, done, csv_step)?,
+        })
+    }
+
+    /// Appends a step.
+    pub fn step(&mut self, report: &StepReport) -> Result<()> {
+        append(&mut self.jsonl, &json_row(&Row::Step(report)))
+    }
+
+    /// Appends an epoch.
+    pub fn epoch(&mut self, report: &EpochReport) -> Result<()> {
+        append(&mut self.jsonl, &json_row(&Row::Epoch(report)))?;
+        let EpochReport { epoch, step, train, test, best, .. } = report;
+        let row = format!(
+            "{epoch},{step},{},{},{},{},{},{},{}\n",
+            train.samples, train.correct, train.loss, test.samples, test.correct, test.loss, *best as u8
+        );
+        append(&mut self.csv, &row)
+    }
+}
+
+fn json_row(row: &Row) -> String {
+    serde_json::to_string(row).expect("plain data becomes JSON") + "\n"
+}
+
+fn append((path, file): &mut (PathBuf, File), row: &str) -> Result<()> {
+    file.write_all(row.as_bytes()).map_err(|error| Error::io("write", path, &error))
+}
+
+/// Opens a file for appending, with its head and those rows whose step is at most `done`.
+fn reopen(
+    path: PathBuf,
+    head: &str,
+    done: u64,
+    step: impl Fn(&str) -> Option<u64>,
+) -> Result<(PathBuf, File)> {
+    let failure = |error| Error::io("write", &path, &error);
+    let old = if done > 0 && path.exists() { fs::read(&path).map_err(failure)? } else { Vec::new() };
+    let old = String::from_utf8_lossy(&old);
+    let kept = old
+        .split_inclusive('\n')
+        .filter(|line| line.ends_with('\n') && step(line).is_some_and(|s| s <= done));
+    let mut file = File::create(&path).map_err(failure)?;
+    let text = kept.fold(head.to_owned(), |text, line| text + line);
+    file.write_all(text.as_bytes()).map_err(failure)?;
+    Ok((path, file))
+}

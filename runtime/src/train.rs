@@ -1,0 +1,422 @@
+//! The training loop, evaluation and prediction.
+//!
+//! Reports integers; percent and rates belong to whoever prints. A run depends on the program, the data and the seed
+//! only: stopping and resuming, in mid-epoch and on any number of threads, gives the same bits.
+
+use crate::augment::Augmentation;
+use crate::checkpoint::{self, Checkpoint, Progress};
+use crate::data::{Dataset, Part};
+use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::MetricsLog;
+use crate::program::MetricKind;
+use crate::session::{Distortion, Mode, Session, Tally};
+use crate::shuffle::permutation;
+use crate::watch::{Warning, Watch};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// Steps between two readings of the counters.
+const READ_EVERY: u64 = 100;
+/// The state at the end of the run, or where it stopped.
+pub const LAST: &str = "last.safetensors";
+/// The state with the best test result.
+pub const BEST: &str = "best.safetensors";
+
+/// How to train.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// Epochs in all.
+    pub epochs: u32,
+    /// Seed of a fresh run; a resumed run keeps its own.
+    pub seed: u64,
+    /// Distortion of training images.
+    pub augmentation: Augmentation,
+    /// Stop after so many steps in all, as if interrupted.
+    pub max_steps: Option<u64>,
+    /// Where checkpoints and metrics go; none are written without.
+    pub folder: Option<&'a Path>,
+    /// A checkpoint to continue from.
+    pub resume: Option<&'a Path>,
+    /// Ends the run after the current step.
+    pub stop: &'a AtomicBool,
+}
+
+/// What is told after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct StepReport {
+    /// Epoch, from 0.
+    pub epoch: u32,
+    /// Steps done in all.
+    pub step: u64,
+    /// Batches done in this epoch.
+    pub batch: u32,
+    /// Batches of an epoch.
+    pub batches: u32,
+    /// This step.
+    pub train: Tally,
+    /// This epoch so far.
+    #[serde(skip)]
+    pub epoch_train: Tally,
+}
+
+/// A counter of a layer, summed over an epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reading {
+    /// Path of the layer.
+    pub layer: String,
+    /// What was counted.
+    pub kind: MetricKind,
+    /// How many.
+    pub count: u64,
+    /// Of how many.
+    pub of: u64,
+    /// Smallest and largest binary exponent, for a scale range that was observed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale: Option<(i64, i64)>,
+}
+
+/// What is told after an epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EpochReport {
+    /// Epoch, from 0.
+    pub epoch: u32,
+    /// Steps done in all.
+    pub step: u64,
+    /// Training during the epoch.
+    pub train: Tally,
+    /// Test after the epoch, with running statistics.
+    pub test: Tally,
+    /// Whether this is the best test result so far.
+    pub best: bool,
+    /// Counters, since the start of the epoch or of this process.
+    pub layers: Vec<Reading>,
+}
+
+/// Hears about a run while it goes on.
+pub trait Observer {
+    /// After each step.
+    fn on_step(&mut self, _report: &StepReport) {}
+    /// After each epoch's training, before its evaluation.
+    fn on_evaluation(&mut self, _epoch: u32) {}
+    /// After each epoch.
+    fn on_epoch(&mut self, _report: &EpochReport) {}
+    /// When something looks wrong.
+    fn on_warning(&mut self, _warning: &Warning) {}
+    /// When a checkpoint has been written.
+    fn on_saved(&mut self, _path: &Path) {}
+}
+
+/// Does not listen.
+impl Observer for () {}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Whether all epochs are done.
+    pub finished: bool,
+    /// Where the run stands.
+    pub progress: Progress,
+    /// The result of the last evaluation in this process, if there was one.
+    pub test: Option<Tally>,
+}
+
+/// Trains. The data set must have the model's shape (see [`adapt`](crate::data::adapt)).
+pub fn train(
+    session: &mut Session,
+    data: &Dataset,
+    options: &Options,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
+    Run::begin(session, data, options, observer)?.run()
+}
+
+struct Run<'a> {
+    session: &'a mut Session,
+    data: &'a Dataset,
+    options: &'a Options<'a>,
+    observer: &'a mut dyn Observer,
+    checkpoint: Checkpoint,
+    batches: u32,
+    log: Option<MetricsLog>,
+    watch: Watch,
+    counters: Counters,
+    test: Option<Tally>,
+}
+
+impl<'a> Run<'a> {
+    fn begin(
+        session: &'a mut Session,
+        data: &'a Dataset,
+        options: &'a Options,
+        observer: &'a mut dyn Observer,
+    ) -> Result<Run<'a>> {
+        check_data(session, data)?;
+        let batches = (data.train.len() / session.batch()) as u32;
+        if batches == 0 {
+            return Err(Error::new(
+                ErrorKind::Mismatch,
+                format!(
+                    "`{}` has {} training images, less than a batch of {}",
+                    data.name,
+                    data.train.len(),
+                    session.batch()
+                ),
+                "choose a smaller batch",
+            ));
+        }
+        let fingerprint = data.fingerprint();
+        let checkpoint = match options.resume {
+            Some(path) => resume(path, session, &fingerprint, batches)?,
+            None => {
+                session.start(options.seed, &data.mean_pixel());
+                Checkpoint { seed: options.seed, data: fingerprint, progress: Progress::default() }
+            }
+        };
+        let log = options.folder.map(|folder| MetricsLog::open(folder, session.steps_done())).transpose()?;
+        let watch = Watch::new(session.artifact().classes, session.artifact().metrics.len());
+        let counters = Counters::new(session);
+        Ok(Run { session, data, options, observer, checkpoint, batches, log, watch, counters, test: None })
+    }
+
+    fn run(mut self) -> Result<Outcome> {
+        while self.checkpoint.progress.epoch < self.options.epochs {
+            if !self.epoch()? {
+                self.save(LAST)?;
+                return Ok(Outcome { finished: false, progress: self.checkpoint.progress, test: self.test });
+            }
+        }
+        Ok(Outcome { finished: true, progress: self.checkpoint.progress, test: self.test })
+    }
+
+    /// The rest of the current epoch. False: stopped before its end.
+    fn epoch(&mut self) -> Result<bool> {
+        let epoch = self.checkpoint.progress.epoch;
+        let order = permutation(self.checkpoint.seed, epoch as u64, self.data.train.len());
+        while self.checkpoint.progress.batch < self.batches {
+            if self.must_stop() {
+                return Ok(false);
+            }
+            self.step(&order)?;
+        }
+        self.observer.on_evaluation(epoch);
+        let Some(test) = evaluate(self.session, &self.data.test, Mode::Evaluate, self.options.stop) else {
+            return Ok(false);
+        };
+        self.end_epoch(test)?;
+        Ok(true)
+    }
+
+    fn must_stop(&self) -> bool {
+        let enough = self.options.max_steps.is_some_and(|max| self.session.steps_done() >= max);
+        enough || self.options.stop.load(Relaxed)
+    }
+
+    fn step(&mut self, order: &[u32]) -> Result<()> {
+        let Progress { epoch, batch, .. } = self.checkpoint.progress;
+        let n = self.session.batch();
+        let samples = &order[batch as usize * n..][..n];
+        let distortion = Distortion {
+            augmentation: self.options.augmentation,
+            seed: self.checkpoint.seed,
+            epoch: epoch as u64,
+        };
+        self.session.load(&self.data.train, samples, Some(distortion));
+        self.session.run(Mode::Train);
+        let tally = self.session.tally(n);
+        let progress = &mut self.checkpoint.progress;
+        progress.batch += 1;
+        progress.train += tally;
+        let report = StepReport {
+            epoch,
+            step: self.session.steps_done(),
+            batch: progress.batch,
+            batches: self.batches,
+            train: tally,
+            epoch_train: progress.train,
+        };
+        if let Some(log) = &mut self.log {
+            log.step(&report)?;
+        }
+        self.observer.on_step(&report);
+        if let Some(warning) = self.watch.step(&tally)? {
+            self.observer.on_warning(&warning);
+        }
+        self.counters.steps += 1;
+        if self.counters.steps == READ_EVERY {
+            self.read_counters()?;
+        }
+        Ok(())
+    }
+
+    fn read_counters(&mut self) -> Result<()> {
+        let readings = self.counters.read(self.session);
+        for warning in self.watch.readings(&readings)? {
+            self.observer.on_warning(&warning);
+        }
+        Ok(())
+    }
+
+    fn end_epoch(&mut self, test: Tally) -> Result<()> {
+        if self.counters.steps > 0 {
+            self.read_counters()?;
+        }
+        let progress = &mut self.checkpoint.progress;
+        let best = progress.best.is_none_or(|best| test.correct > best.correct);
+        let report = EpochReport {
+            epoch: progress.epoch,
+            step: self.session.steps_done(),
+            train: progress.train,
+            test,
+            best,
+            layers: self.counters.end_epoch(),
+        };
+        let best_so_far = if best { Some(test) } else { progress.best };
+        *progress =
+            Progress { epoch: progress.epoch + 1, batch: 0, train: Tally::default(), best: best_so_far };
+        self.test = Some(test);
+        if let Some(log) = &mut self.log {
+            log.epoch(&report)?;
+        }
+        if best {
+            self.save(BEST)?;
+        }
+        self.save(LAST)?;
+        self.observer.on_epoch(&report);
+        Ok(())
+    }
+
+    fn save(&mut self, name: &str) -> Result<()> {
+        if let Some(folder) = self.options.folder {
+            let path: PathBuf = folder.join(name);
+            checkpoint::save(&path, self.session, &self.checkpoint)?;
+            self.observer.on_saved(&path);
+        }
+        Ok(())
+    }
+}
+
+fn check_data(session: &Session, data: &Dataset) -> Result<()> {
+    let classes = session.artifact().classes as usize;
+    if data.shape != session.shape() || data.classes > classes {
+        return Err(Error::new(
+            ErrorKind::Mismatch,
+            format!(
+                "`{}` has images of {} in {} classes, but the model takes {} in {classes}",
+                data.name,
+                data.shape,
+                data.classes,
+                session.shape()
+            ),
+            "use a model for such images",
+        ));
+    }
+    Ok(())
+}
+
+/// Loads a checkpoint and checks that it continues on this data.
+fn resume(path: &Path, session: &mut Session, fingerprint: &str, batches: u32) -> Result<Checkpoint> {
+    let checkpoint = checkpoint::load(path, session)?;
+    let Progress { epoch, batch, .. } = checkpoint.progress;
+    let steps = epoch as u64 * batches as u64 + batch as u64;
+    if checkpoint.data != fingerprint || batch > batches || steps != session.steps_done() {
+        return Err(Error::new(
+            ErrorKind::Mismatch,
+            format!("`{}` belongs to a run on other data", path.display()),
+            "name the data set that the run began with",
+        ));
+    }
+    Ok(checkpoint)
+}
+
+/// Loss and hits on a part of a data set of the model's shape; `None` if stopped. With running statistics every sample
+/// counts; with the statistics of the batch, those of the last partial batch do not.
+pub fn evaluate(session: &mut Session, part: &Part, mode: Mode, stop: &AtomicBool) -> Option<Tally> {
+    let samples: Vec<u32> = (0..part.len() as u32).collect();
+    let mut sum = Tally::default();
+    for batch in samples.chunks(session.batch()) {
+        if stop.load(Relaxed) {
+            return None;
+        }
+        if mode == Mode::EvaluateBatch && batch.len() < session.batch() {
+            break;
+        }
+        session.load(part, batch, None);
+        session.run(mode);
+        sum += session.tally(batch.len());
+    }
+    Some(sum)
+}
+
+/// The predicted class of each image; `images` are planar and of the model's shape.
+pub fn predict(session: &mut Session, images: Vec<u8>) -> Vec<u32> {
+    let n = images.len() / session.shape().bytes();
+    let part = Part { images, labels: vec![0; n], source: String::new() };
+    let samples: Vec<u32> = (0..n as u32).collect();
+    let mut classes = Vec::with_capacity(n);
+    for batch in samples.chunks(session.batch()) {
+        session.load(&part, batch, None);
+        session.run(Mode::Evaluate);
+        classes.extend(session.predictions()[..batch.len()].iter().map(|&class| class as u32));
+    }
+    classes
+}
+
+/// The counters of all layers, summed over the epoch.
+struct Counters {
+    /// Steps since the last reading.
+    steps: u64,
+    totals: Vec<Reading>,
+}
+
+impl Counters {
+    /// Counters at zero, in the arena too.
+    fn new(session: &mut Session) -> Counters {
+        let metrics = &session.artifact().metrics;
+        let totals = metrics.iter().map(|m| Reading {
+            layer: m.layer.clone(),
+            kind: m.kind,
+            count: 0,
+            of: 0,
+            scale: None,
+        });
+        let mut counters = Counters { steps: 0, totals: totals.collect() };
+        counters.read(session);
+        counters.end_epoch();
+        counters
+    }
+
+    /// Takes what was counted since the last reading.
+    fn read(&mut self, session: &mut Session) -> Vec<Reading> {
+        let steps = std::mem::take(&mut self.steps);
+        let (artifact, arena) = session.parts_mut();
+        let mut readings = Vec::with_capacity(self.totals.len());
+        for (metric, total) in artifact.metrics.iter().zip(&mut self.totals) {
+            let values = arena.slice_mut::<i64>(&metric.slot);
+            let mut reading = Reading { count: 0, of: 0, scale: None, ..total.clone() };
+            if metric.kind == MetricKind::ScaleRange {
+                let (low, high) = (values[0], values[1]);
+                values.copy_from_slice(&[1024, -1024]);
+                if steps > 0 && low <= high {
+                    reading.scale = Some((low, high));
+                    let (a, b) = total.scale.unwrap_or((low, high));
+                    total.scale = Some((a.min(low), b.max(high)));
+                }
+            } else {
+                reading.count = std::mem::take(&mut values[0]).max(0) as u64;
+                reading.of = metric.elements.saturating_mul(steps);
+                total.count = total.count.saturating_add(reading.count);
+                total.of = total.of.saturating_add(reading.of);
+            }
+            readings.push(reading);
+        }
+        readings
+    }
+
+    /// The sums since the last call.
+    fn end_epoch(&mut self) -> Vec<Reading> {
+        let zero = |r: &Reading| Reading { count: 0, of: 0, scale: None, ..r.clone() };
+        let zeros = self.totals.iter().map(zero).collect();
+        std::mem::replace(&mut self.totals, zeros)
+    }
+}
