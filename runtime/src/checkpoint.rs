@@ -8,7 +8,7 @@ use crate::arena::Arena;
 use crate::durable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::program::{Artifact, DType, Slot};
-use crate::session::{Session, Tally};
+use crate::session::{Mode, Session, Tally};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
@@ -130,10 +130,12 @@ fn to_bytes(artifact: &Artifact, arena: &Arena, checkpoint: &Checkpoint) -> Vec<
 pub fn load(path: &Path, session: &mut Session) -> Result<Checkpoint> {
     let (artifact, arena) = session.parts_mut();
     let bytes = read(path, artifact)?;
-    from_bytes(&bytes, artifact, arena).map_err(|mut error| {
+    let checkpoint = from_bytes(&bytes, artifact, arena).map_err(|mut error| {
         error.message = format!("`{}` {}", path.display(), error.message);
         error
-    })
+    })?;
+    session.run(Mode::Prepare);
+    Ok(checkpoint)
 }
 
 /// The bytes of a file that is not longer than a checkpoint of this model can be.
@@ -248,5 +250,117 @@ fn format_error(error: &SafeTensorError) -> Error {
             Error::new(ErrorKind::WrongLength, "is truncated, or has something appended", HELP_BROKEN)
         }
         error => corrupt(format!("is corrupt: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::toy;
+
+    fn checkpoint() -> Checkpoint {
+        let tally = Tally { samples: 8, correct: 3, loss: -5 };
+        let progress = Progress { epoch: 2, batch: 1, train: tally, best: Some(tally) };
+        Checkpoint { seed: u64::MAX, data: "data".into(), progress }
+    }
+
+    /// A session whose state differs from the initial one.
+    fn trained() -> Session {
+        let mut session = toy::session(1);
+        session.start(7, &[9]);
+        session.run(Mode::Train);
+        session
+    }
+
+    fn bytes() -> Vec<u8> {
+        to_bytes(&toy::artifact(), trained().arena(), &checkpoint())
+    }
+
+    fn error(bytes: &[u8], artifact: &Artifact) -> Error {
+        let mut arena = Arena::new(artifact.arena_bytes).unwrap();
+        let error = from_bytes(bytes, artifact, &mut arena).unwrap_err();
+        assert!(arena.bytes().iter().all(|&b| b == 0), "an error leaves the arena alone");
+        error
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded_and_equal_states_give_equal_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let session = trained();
+        save(&path, &session, &checkpoint()).unwrap();
+        let mut other = toy::session(2);
+        assert_ne!(other.weights_hash(), session.weights_hash());
+        assert_eq!(load(&path, &mut other).unwrap(), checkpoint());
+        assert_eq!(other.weights_hash(), session.weights_hash());
+        for slot in &session.artifact().state {
+            assert_eq!(other.arena().slot_bytes(slot), session.arena().slot_bytes(slot), "{}", slot.name);
+        }
+        save(&path, &other, &checkpoint()).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), bytes());
+    }
+
+    #[test]
+    fn any_reader_of_safetensors_sees_integers() {
+        let bytes = bytes();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(tensors.len(), 5);
+        let clip = tensors.tensor("fc.clip").unwrap();
+        assert_eq!((clip.dtype(), clip.shape()), (Dtype::I32, &[5, 2][..]));
+        assert_eq!(tensors.tensor("fc.weight").unwrap().dtype(), Dtype::I32);
+        assert_eq!(tensors.tensor("step").unwrap().data(), 1i64.to_le_bytes());
+    }
+
+    #[test]
+    fn every_broken_byte_and_every_truncation_is_noticed() {
+        let (bytes, artifact) = (bytes(), toy::artifact());
+        for i in 0..bytes.len() {
+            for bit in [1, 0x80] {
+                let mut broken = bytes.clone();
+                broken[i] ^= bit;
+                error(&broken, &artifact);
+            }
+        }
+        for n in 0..bytes.len() {
+            let kind = error(&bytes[..n], &artifact).kind;
+            assert_eq!(kind, if n == 0 { ErrorKind::Unsuitable } else { ErrorKind::WrongLength }, "{n}");
+        }
+        assert_eq!(error(&[&bytes[..], &[0]].concat(), &artifact).kind, ErrorKind::WrongLength);
+    }
+
+    #[test]
+    fn another_model_is_a_mismatch() {
+        let bytes = bytes();
+        let mut artifact = toy::artifact();
+        artifact.model_hash = "other".into();
+        assert_eq!(error(&bytes, &artifact).kind, ErrorKind::Mismatch);
+        let mut artifact = toy::artifact();
+        artifact.state[0].extents = vec![16, 3];
+        let shape = error(&bytes, &artifact);
+        assert!(shape.kind == ErrorKind::Mismatch && shape.message.contains("[3, 16]"), "{shape}");
+        let mut artifact = toy::artifact();
+        artifact.state[0].name = "fc2.weight".into();
+        assert!(error(&bytes, &artifact).message.contains("no tensor `fc2.weight`"));
+        let mut artifact = toy::artifact();
+        artifact.state.pop();
+        assert!(error(&bytes, &artifact).message.contains("5 tensors, but the model has 4"));
+    }
+
+    #[test]
+    fn other_files_are_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let load = |path: &Path| load(path, &mut toy::session(1)).unwrap_err();
+        assert_eq!(load(&folder.path().join("no")).kind, ErrorKind::Missing);
+        assert_eq!(load(folder.path()).kind, ErrorKind::Unsuitable);
+        let path = folder.path().join("file");
+        std::fs::write(&path, "(".repeat(1 << 20)).unwrap();
+        let error = load(&path);
+        assert_eq!(error.kind, ErrorKind::Unsuitable);
+        assert!(error.message.contains("file` is not a checkpoint"), "{error}");
+        std::fs::write(&path, vec![0; 40 << 20]).unwrap();
+        assert_eq!(load(&path).kind, ErrorKind::Mismatch);
+        let foreign: [(&str, TensorView); 0] = [];
+        std::fs::write(&path, safetensors::serialize(foreign, None).unwrap()).unwrap();
+        assert_eq!(load(&path).kind, ErrorKind::Unsuitable);
     }
 }

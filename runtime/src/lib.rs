@@ -47,6 +47,8 @@ pub mod session;
 #[cfg(feature = "std")]
 pub mod shuffle;
 pub mod step;
+#[cfg(all(test, feature = "std"))]
+mod toy;
 #[cfg(feature = "std")]
 pub mod train;
 #[cfg(feature = "std")]

@@ -96,7 +96,7 @@ pub struct Metric {
 
 /// A compiled training program.
 ///
-/// All three programs share the arena; `train` also advances `step` by one. Evaluation reads `images` and `labels`,
+/// All programs share the arena; `train` also advances `step` by one. Evaluation reads `images` and `labels`,
 /// writes `loss` and `predictions`, and changes no state. Labels of unused samples of a batch are 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Artifact {
@@ -106,6 +106,8 @@ pub struct Artifact {
     pub arena_bytes: u64,
     /// Argument table of all calls: buffer offsets in units of [`OFFSET_UNIT`].
     pub args: Vec<u32>,
+    /// Derives what is not state but survives steps (packed weights) from the state; runs whenever the state was set.
+    pub prepare: Vec<Call>,
     /// One training step.
     pub train: Vec<Call>,
     /// Evaluation of a batch with running statistics: samples do not influence each other.
@@ -210,8 +212,8 @@ impl Artifact {
         if self.args.iter().any(|&unit| unit as u64 * OFFSET_UNIT as u64 > self.arena_bytes) {
             return fault("an argument beyond the arena".into());
         }
-        let calls = self.train.iter().chain(&self.eval).chain(&self.eval_batch);
-        if calls.clone().any(|call| call.args as usize > self.args.len()) {
+        let mut calls = self.prepare.iter().chain(&self.train).chain(&self.eval).chain(&self.eval_batch);
+        if calls.any(|call| call.args as usize > self.args.len()) {
             return fault("a call without arguments".into());
         }
         Ok(())

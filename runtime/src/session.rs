@@ -20,6 +20,8 @@ use std::sync::{Mutex, PoisonError};
 /// One of the programs of an artifact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
+    /// Derives packed weights and the like from the state.
+    Prepare,
     /// A training step.
     Train,
     /// Evaluation with running statistics.
@@ -81,6 +83,7 @@ impl Session {
         let arena = Arena::new(artifact.arena_bytes)?;
         let mut session = Session { artifact, kernels, arena, pool: Pool::new(threads)? };
         session.write_initial();
+        session.run(Mode::Prepare);
         Ok(session)
     }
 
@@ -96,6 +99,7 @@ impl Session {
         self.write_initial();
         self.arena.slice_mut::<i64>(&self.artifact.seed)[0] = seed as i64;
         self.arena.slice_mut::<u8>(&self.artifact.mean).copy_from_slice(mean);
+        self.run(Mode::Prepare);
     }
 
     /// What was compiled.
@@ -142,6 +146,7 @@ impl Session {
     /// Runs a program on what the arena holds.
     pub fn run(&mut self, mode: Mode) {
         let calls = match mode {
+            Mode::Prepare => &self.artifact.prepare,
             Mode::Train => &self.artifact.train,
             Mode::Evaluate => &self.artifact.eval,
             Mode::EvaluateBatch => &self.artifact.eval_batch,

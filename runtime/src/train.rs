@@ -420,3 +420,223 @@ impl Counters {
         std::mem::replace(&mut self.totals, zeros)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::toy::{self, Toy, artifact, dataset};
+    use std::fs;
+
+    const FLIP: Augmentation = Augmentation { pad_crop: 0, flip: true };
+    static GO: AtomicBool = AtomicBool::new(false);
+
+    fn options(folder: &Path) -> Options<'_> {
+        let folder = Some(folder);
+        Options { epochs: 4, seed: 5, augmentation: FLIP, max_steps: None, folder, resume: None, stop: &GO }
+    }
+
+    /// Every file of a run folder.
+    fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+        let mut files: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
+            .collect();
+        files.sort();
+        files
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        files(folder).into_iter().map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn a_run_learns_and_reports() {
+        let (folder, data) = (tempfile::tempdir().unwrap(), dataset(83, 21));
+        let mut session = toy::session(2);
+        #[derive(Default)]
+        struct Heard(Vec<StepReport>, Vec<EpochReport>, usize);
+        impl Observer for Heard {
+            fn on_step(&mut self, report: &StepReport) {
+                self.0.push(*report);
+            }
+            fn on_epoch(&mut self, report: &EpochReport) {
+                self.1.push(report.clone());
+            }
+            fn on_saved(&mut self, _: &Path) {
+                self.2 += 1;
+            }
+        }
+        let mut heard = Heard::default();
+        let outcome = train(&mut session, &data, &options(folder.path()), &mut heard).unwrap();
+        assert!(outcome.finished && outcome.test.unwrap().samples == 21);
+        assert!(outcome.test.unwrap().correct >= 19, "{outcome:?}");
+        assert_eq!(heard.0.len(), 40, "ten full batches an epoch");
+        assert_eq!((heard.0[39].step, heard.0[39].batch, heard.0[39].epoch_train.samples), (40, 10, 80));
+        for (epoch, report) in heard.1.iter().enumerate() {
+            let steps = &heard.0[10 * epoch..10 * epoch + 10];
+            let mut sum = Tally::default();
+            steps.iter().for_each(|step| sum += step.train);
+            assert_eq!((report.train, report.step), (sum, 10 * epoch as u64 + 10));
+            assert_eq!((report.layers[0].count, report.layers[0].of), (20, 480));
+            assert_eq!(report.layers[1].scale, Some((-6, 0)));
+        }
+        assert_eq!(session.arena().slice::<u8>(&session.artifact().mean), data.mean_pixel());
+        assert_eq!(
+            names(folder.path()),
+            ["best.safetensors", "last.safetensors", "metrics.csv", "metrics.jsonl"]
+        );
+        assert!(heard.2 > 4);
+        let jsonl = fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+        let rows: Vec<serde_json::Value> =
+            jsonl.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(rows.len(), 44);
+        assert_eq!(rows[10]["kind"], "epoch");
+        assert_eq!(rows[10]["layers"][0]["kind"], "saturated_codes");
+        assert_eq!(rows[9]["train"]["loss"], heard.0[9].train.loss);
+        let csv = fs::read_to_string(folder.path().join("metrics.csv")).unwrap();
+        let (train, test) = (heard.1[1].train, heard.1[1].test);
+        let row = format!("1,20,80,{},{},21,{},{},", train.correct, train.loss, test.correct, test.loss);
+        assert!(csv.lines().nth(2).unwrap().starts_with(&row), "{csv}");
+    }
+
+    #[test]
+    fn threads_and_interruptions_change_nothing() {
+        let data = dataset(83, 21);
+        let straight = tempfile::tempdir().unwrap();
+        let mut session = toy::session(1);
+        train(&mut session, &data, &options(straight.path()), &mut ()).unwrap();
+        for (threads, stops) in [(3, vec![]), (2, vec![1]), (1, vec![7, 10, 23, 39])] {
+            let folder = tempfile::tempdir().unwrap();
+            let last = folder.path().join(LAST);
+            let mut resume = None;
+            for (i, &stop) in stops.iter().enumerate() {
+                let options = Options { max_steps: Some(stop), resume, ..options(folder.path()) };
+                let outcome =
+                    train(&mut toy::session(1 + (threads + i) % 3), &data, &options, &mut ()).unwrap();
+                assert!(!outcome.finished);
+                resume = Some(last.as_path());
+            }
+            let mut other = toy::session(threads);
+            // A resumed run keeps its seed, whatever the options say.
+            let seed = if resume.is_some() { 99 } else { 5 };
+            train(&mut other, &data, &Options { resume, seed, ..options(folder.path()) }, &mut ()).unwrap();
+            assert_eq!(other.weights_hash(), session.weights_hash());
+            let names = ["best.safetensors", "last.safetensors", "metrics.csv"];
+            for name in names {
+                let read = |folder: &Path| fs::read(folder.join(name)).unwrap();
+                assert!(read(folder.path()) == read(straight.path()), "{name} after stops at {stops:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_beyond_the_checkpoint_are_written_again() {
+        let (folder, data) = (tempfile::tempdir().unwrap(), dataset(83, 21));
+        let early = Options { max_steps: Some(12), ..options(folder.path()) };
+        train(&mut toy::session(1), &data, &early, &mut ()).unwrap();
+        let kept = folder.path().join("kept.safetensors");
+        fs::copy(folder.path().join(LAST), &kept).unwrap();
+        train(
+            &mut toy::session(1),
+            &data,
+            &Options { resume: Some(&kept), ..options(folder.path()) },
+            &mut (),
+        )
+        .unwrap();
+        let first = fs::read_to_string(folder.path().join("metrics.csv")).unwrap();
+        train(
+            &mut toy::session(1),
+            &data,
+            &Options { resume: Some(&kept), ..options(folder.path()) },
+            &mut (),
+        )
+        .unwrap();
+        assert_eq!(fs::read_to_string(folder.path().join("metrics.csv")).unwrap(), first);
+        let jsonl = fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+        assert_eq!(jsonl.lines().count(), 44);
+    }
+
+    #[test]
+    fn the_stop_flag_ends_the_run_after_the_step_also_during_evaluation() {
+        struct StopAt<'a>(u64, &'a AtomicBool);
+        impl Observer for StopAt<'_> {
+            fn on_step(&mut self, report: &StepReport) {
+                self.1.fetch_or(report.step == self.0, Relaxed);
+            }
+        }
+        let data = dataset(83, 21);
+        for (at, epoch, batch) in [(3, 0, 3), (20, 1, 10)] {
+            let (folder, stop) = (tempfile::tempdir().unwrap(), AtomicBool::new(false));
+            let options = Options { stop: &stop, ..options(folder.path()) };
+            let outcome = train(&mut toy::session(2), &data, &options, &mut StopAt(at, &stop)).unwrap();
+            assert_eq!(
+                (outcome.finished, outcome.progress.epoch, outcome.progress.batch),
+                (false, epoch, batch)
+            );
+            stop.store(false, Relaxed);
+            let last = folder.path().join(LAST);
+            let mut resumed = toy::session(2);
+            let outcome =
+                train(&mut resumed, &data, &Options { resume: Some(&last), ..options }, &mut ()).unwrap();
+            assert!(outcome.finished && resumed.steps_done() == 40);
+        }
+    }
+
+    #[test]
+    fn evaluation_counts_every_sample_once() {
+        let data = dataset(40, 21);
+        let mut session = toy::session(2);
+        session.start(0, &data.mean_pixel());
+        let all = evaluate(&mut session, &data.test, Mode::Evaluate, &GO).unwrap();
+        let classes = predict(&mut session, data.test.images.clone());
+        let hits = classes.iter().zip(&data.test.labels).filter(|(c, l)| **c == **l as u32).count();
+        assert_eq!((all.samples, all.correct), (21, hits as u64));
+        let mut singles = Tally::default();
+        for i in 0..21 {
+            let part = Part {
+                images: data.test.image(i).to_vec(),
+                labels: vec![data.test.labels[i]],
+                source: String::new(),
+            };
+            singles += evaluate(&mut session, &part, Mode::Evaluate, &GO).unwrap();
+        }
+        assert_eq!(all, singles);
+        assert_eq!(evaluate(&mut session, &data.test, Mode::EvaluateBatch, &GO).unwrap().samples, 16);
+    }
+
+    #[test]
+    fn divergence_ends_the_run_with_an_error() {
+        let (folder, data) = (tempfile::tempdir().unwrap(), dataset(800, 8));
+        let mut session = Session::new(artifact(), Box::new(Toy { penalty: 5 << 16 }), 1).unwrap();
+        struct Warnings(Vec<Warning>);
+        impl Observer for Warnings {
+            fn on_warning(&mut self, warning: &Warning) {
+                self.0.push(warning.clone());
+            }
+        }
+        let mut heard = Warnings(Vec::new());
+        let error = train(&mut session, &data, &options(folder.path()), &mut heard).unwrap_err();
+        assert_eq!((error.kind, session.steps_done()), (ErrorKind::Diverged, 300));
+        assert_eq!(heard.0, [Warning::HighLoss { steps: 100 }]);
+    }
+
+    #[test]
+    fn data_that_does_not_fit_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let fails = |data: &Dataset, options: &Options| {
+            train(&mut toy::session(1), data, options, &mut ()).unwrap_err()
+        };
+        let fresh = options(folder.path());
+        assert!(fails(&dataset(7, 8), &fresh).message.contains("less than a batch of 8"));
+        let mut classes = dataset(16, 8);
+        classes.classes = 4;
+        assert_eq!(fails(&classes, &fresh).kind, ErrorKind::Mismatch);
+        let missing = folder.path().join("no");
+        assert_eq!(fails(&dataset(16, 8), &options(&missing)).kind, ErrorKind::Missing);
+        train(&mut toy::session(1), &dataset(16, 8), &fresh, &mut ()).unwrap();
+        let last = folder.path().join(LAST);
+        let error = fails(&dataset(17, 8), &Options { resume: Some(&last), ..fresh });
+        assert!(error.message.contains("other data"), "{error}");
+    }
+}
