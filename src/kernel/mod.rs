@@ -11,6 +11,8 @@
 pub mod build;
 pub mod interp;
 pub mod print;
+mod ranges;
+mod touches;
 mod typing;
 pub mod verify;
 
@@ -285,6 +287,31 @@ pub enum Expr {
     Exponent(Value),
     /// Bits of |x| of an Int: the smallest r with |x| < 2^r.
     BitLength(Value),
+}
+
+impl Expr {
+    /// The values it uses, in order.
+    pub fn operands(&self) -> Vec<Value> {
+        let amount = |amount: &Amount| match amount {
+            Amount::Imm(_) => None,
+            Amount::Value(value) => Some(*value),
+        };
+        match self {
+            Expr::Load(_) | Expr::LoadPairs(_) | Expr::LoadScalar(_) => vec![],
+            Expr::ConstLanes(..) | Expr::ConstInt(_) | Expr::ConstDyadic(..) | Expr::IndexValue(_) => vec![],
+            Expr::LoadAt { index: a, .. } | Expr::Random { key: a, .. } => vec![*a],
+            Expr::Splat(_, a) | Expr::Widen(_, a) | Expr::NarrowSat(_, a) | Expr::Cast(_, a) => vec![*a],
+            Expr::Unary(_, a) | Expr::ToDyadic(a) | Expr::Exponent(a) | Expr::BitLength(a) => vec![*a],
+            Expr::Shift(_, a, by) | Expr::ToFixed(a, by) => {
+                [Some(*a), amount(by)].into_iter().flatten().collect()
+            }
+            Expr::MulShift(a, b, by) => [Some(*a), Some(*b), amount(by)].into_iter().flatten().collect(),
+            Expr::SplatPair(a, b) | Expr::Pair(a, b) | Expr::Dot2(a, b) | Expr::Scale(a, b) => vec![*a, *b],
+            Expr::Binary(_, a, b) | Expr::Compare(_, a, b) | Expr::Interleave { a, b, .. } => vec![*a, *b],
+            Expr::Select(a, b, c) | Expr::HashKey { seed: a, step: b, tensor: c } => vec![*a, *b, *c],
+            Expr::DiffOfProducts(a, b, c, d) => vec![*a, *b, *c, *d],
+        }
+    }
 }
 
 /// Operand types of a contraction: (points, vectors).

@@ -151,3 +151,288 @@ fn interprets_contractions() {
         }
     }
 }
+
+/// Writes a kernel of one item with the builder.
+fn one(body: impl FnOnce(&mut KernelBuilder)) -> Kernel {
+    items(1, body)
+}
+
+fn items(items: u32, body: impl FnOnce(&mut KernelBuilder)) -> Kernel {
+    let mut kb = KernelBuilder::new("case", items);
+    body(&mut kb);
+    kb.finish()
+}
+
+/// An unbuildable kernel: the statements `body` over values of the types `values`.
+fn raw(values: Vec<Type>, body: Vec<Stmt>) -> Kernel {
+    let params = vec![ParamDecl {
+        dtype: DType::I16,
+        len: 64,
+        range: Range::new(-100, 100),
+        access: Access::ReadWrite,
+    }];
+    Kernel { name: "case".into(), params, items: 1, values, body }
+}
+
+const I16S: Type = Type::Lanes(DType::I16);
+
+fn load(value: u32, address: Address) -> Stmt {
+    Stmt::Let(Value(value), Expr::Load(address))
+}
+
+/// A contraction of `steps` groups of u8·i8 into an i32 panel of range ±`bound`.
+fn contraction(steps: u32, bound: i64, init: Init) -> Kernel {
+    one(|kb| {
+        let a = kb.param(DType::U8, 4 * steps as u64, DType::U8.range(), Access::Read);
+        let b = kb.param(DType::I8, 64 * steps as u64, DType::I8.range(), Access::Read);
+        let out = kb.param(DType::I32, 16, Range::new(-bound, bound), Access::ReadWrite);
+        kb.contract(Contract {
+            dot: Dot::U8I8,
+            out: out.at(0),
+            a: a.at(0),
+            b: b.at(0),
+            init,
+            points: vec![],
+            vectors: vec![],
+            k: vec![Dim::new(steps, 4, 64)],
+        });
+    })
+}
+
+/// `acc64` of `turns` lanes in 0..=100, from zero, into a parameter of range 0..=`bound`.
+fn sum(turns: u32, bound: i64, reset: bool) -> Kernel {
+    one(|kb| {
+        let x = kb.param(DType::I16, 16 * turns as u64, Range::new(0, 100), Access::Read);
+        let out = kb.param(DType::I64, 32, Range::new(0, bound), Access::Write);
+        kb.for_(2, |kb, i| {
+            if reset {
+                let zero = kb.int(0);
+                kb.for_(16, |kb, j| kb.store(out.at(0).plus(i, 16).plus(j, 1), zero));
+            }
+            kb.for_(turns, |kb, j| {
+                let v = kb.load(x.at(0).plus(j, 16));
+                kb.acc64(out.at(0).plus(i, 16), v);
+            });
+        });
+    })
+}
+
+/// `out[item·stride + offset] = item` in `count` items, for a parameter of 64 elements.
+fn scatter(count: u32, stride: i64, offset: i64) -> Kernel {
+    items(count, |kb| {
+        let out = kb.param(DType::I32, 64, Range::new(0, 100), Access::Write);
+        let item = kb.item();
+        let value = kb.index(item);
+        kb.store(out.at(offset).plus(item, stride), value);
+    })
+}
+
+/// `f` of an i16 block in ±100 and an Int in 0..=20, stored with the range ±200.
+fn lanes(f: impl FnOnce(&mut KernelBuilder, Value, Value) -> Value) -> Kernel {
+    one(|kb| {
+        let x = kb.param(DType::I16, 16, Range::new(-100, 100), Access::Read);
+        let k = kb.param(DType::I32, 1, Range::new(0, 20), Access::Read);
+        let out = kb.param(DType::I16, 16, Range::new(-200, 200), Access::Write);
+        let (x, k) = (kb.load(x.at(0)), kb.load_scalar(k.at(0)));
+        let y = f(kb, x, k);
+        kb.store(out.at(0), y);
+    })
+}
+
+#[test]
+fn good_kernels_pass() {
+    let cases = [
+        ("clamp", clamp_kernel("clamp")),
+        ("add", lanes(|kb, x, _| kb.add(x, x))),
+        ("narrowed shift", {
+            lanes(|kb, x, k| {
+                kb.assume(k, 0, 1);
+                kb.shift_left(x, k)
+            })
+        }),
+        ("absolute value by select", {
+            lanes(|kb, x, _| {
+                let zero = kb.splat_const(DType::I16, 0);
+                let (negative, minus) = (kb.lt(x, zero), kb.sub(zero, x));
+                let abs = kb.select(negative, minus, x);
+                kb.add(abs, abs)
+            })
+        }),
+        ("contraction", contraction(2, 8 * 255 * 128, Init::Zero)),
+        ("reset sum", sum(5, 500, true)),
+        ("items by blocks", scatter(4, 16, 15)),
+    ];
+    for (name, kernel) in cases {
+        verify::kernel(&kernel).map_err(|violation| format!("{name}: {violation}")).unwrap();
+    }
+}
+
+#[test]
+fn bad_kernels_are_rejected() {
+    let p = Param(0);
+    let cases: Vec<(&str, Kernel, &str)> = vec![
+        (
+            "use before definition",
+            raw(vec![I16S], vec![Stmt::Store(p.at(0), Value(0))]),
+            "%0 is not defined here",
+        ),
+        ("defined twice", raw(vec![I16S], vec![load(0, p.at(0)), load(0, p.at(0))]), "%0 is defined twice"),
+        (
+            "out of scope",
+            raw(
+                vec![I16S],
+                vec![
+                    Stmt::For { index: Index(1), count: 2, body: vec![load(0, p.at(0))] },
+                    Stmt::Store(p.at(0), Value(0)),
+                ],
+            ),
+            "%0 is not defined here",
+        ),
+        ("wrong type", raw(vec![Type::Int], vec![load(0, p.at(0))]), "%0 is int, wanted i16x16"),
+        ("no such parameter", raw(vec![I16S], vec![load(0, Param(3).at(0))]), "p3 is not a parameter"),
+        (
+            "index out of scope",
+            raw(vec![I16S], vec![load(0, p.at(0).plus(Index(1), 1))]),
+            "i1 is not the index of a loop around this",
+        ),
+        (
+            "nested index",
+            raw(vec![], vec![Stmt::For { index: Index(0), count: 2, body: vec![] }]),
+            "i0 is the index of a loop around this one",
+        ),
+        (
+            "empty loop",
+            raw(vec![], vec![Stmt::For { index: Index(1), count: 0, body: vec![] }]),
+            "at least once",
+        ),
+        (
+            "past the end",
+            raw(vec![I16S], vec![load(0, p.at(49))]),
+            "touches the elements 49..=64 of p0, which has 64",
+        ),
+        ("before the start", scatter(4, -16, 32), "touches the elements -16..=32"),
+        (
+            "lane overflow",
+            {
+                lanes(|kb, x, _| {
+                    let y = kb.mul(x, x);
+                    kb.mul(y, x)
+                })
+            },
+            "i16x16 -32768..=32767 does not hold -1000000..=1000000",
+        ),
+        (
+            "stored range",
+            lanes(|kb, x, _| kb.mul(x, x)),
+            "range of p2 -200..=200 does not hold -10000..=10000",
+        ),
+        ("shift amount", lanes(|kb, x, k| kb.shift_right(x, k)), "shift amount 0..=15 does not hold 0..=20"),
+        ("left shift", lanes(|kb, x, _| kb.shift_left(x, 9)), "does not hold -51200..=51200"),
+        (
+            "rounding constant",
+            {
+                lanes(|kb, x, _| {
+                    let x = kb.mul(x, x);
+                    let x = kb.add(x, x);
+                    kb.shift_right_round(x, 15)
+                })
+            },
+            "value plus rounding constant in -32768..=32767 does not hold -20000..=36384",
+        ),
+        (
+            "splat",
+            {
+                lanes(|kb, x, k| {
+                    let k = kb.shift_left(k, 12);
+                    let k = kb.splat(DType::I16, k);
+                    kb.min(x, k)
+                })
+            },
+            "i16x16 -32768..=32767 does not hold 0..=81920",
+        ),
+        ("mask", lanes(|kb, x, _| kb.select(x, x, x)), "mask -1..=0 does not hold -100..=100"),
+        (
+            "impossible assumption",
+            {
+                lanes(|kb, x, k| {
+                    kb.assume(k, 21, 30);
+                    x
+                })
+            },
+            "%1 is in 0..=20, never in the assumed 21..=30",
+        ),
+        (
+            "divisor",
+            {
+                one(|kb| {
+                    let out = kb.param(DType::I64, 1, DType::I64.range(), Access::ReadWrite);
+                    let x = kb.load_scalar(out.at(0));
+                    let y = kb.div(x, x);
+                    kb.store(out.at(0), y);
+                })
+            },
+            "not proven positive",
+        ),
+        (
+            "contraction range",
+            contraction(2, 8 * 255 * 128 - 1, Init::Zero),
+            "does not hold -261120..=259080",
+        ),
+        (
+            "contraction bits",
+            contraction(20_000, i32::MAX as i64, Init::Zero),
+            "i32 -2147483648..=2147483647 does not hold",
+        ),
+        (
+            "sum range",
+            sum(5, 499, true),
+            "the declared range of p1, with all that is added, 0..=499 does not hold 0..=500",
+        ),
+        (
+            "sum without a start",
+            sum(5, 500, false),
+            "p1 is only written, and this may read what was not written before",
+        ),
+        (
+            "read parameter written",
+            {
+                one(|kb| {
+                    let x = kb.param(DType::I64, 1, DType::I64.range(), Access::Read);
+                    let zero = kb.int(0);
+                    kb.store(x.at(0), zero);
+                })
+            },
+            "p0 is only read",
+        ),
+        (
+            "items overlap",
+            {
+                items(2, |kb| {
+                    let x = kb.param(DType::I16, 64, Range::new(0, 1), Access::Write);
+                    let zero = kb.splat_const(DType::I16, 0);
+                    kb.store(x.at(0).plus(kb.item(), 8), zero);
+                })
+            },
+            "items are not proven to touch different elements of p0",
+        ),
+        ("items on one place", scatter(3, 0, 0), "items are not proven to touch different elements of p0"),
+        (
+            "random block",
+            {
+                items(2, |kb| {
+                    let out = kb.param(DType::I16, 32, DType::I16.range(), Access::Write);
+                    let key = kb.int(1);
+                    let bits = kb.random(key, &[(kb.item(), 1)], (1 << 29) - 1);
+                    kb.store(out.at(0).plus(kb.item(), 16), bits);
+                })
+            },
+            "random block number 0..=536870911 does not hold 536870911..=536870912",
+        ),
+    ];
+    for (name, kernel, expected) in cases {
+        let violation = verify::kernel(&kernel).expect_err(name);
+        assert!(violation.message.contains(expected), "{name}: {violation}");
+        assert_eq!(violation.place, "kernel case", "{name}");
+        assert!(!violation.statement.is_empty(), "{name}");
+    }
+}
