@@ -6,6 +6,8 @@ pub mod diag;
 pub mod ir;
 pub mod kernel;
 pub mod ops;
+pub mod oracle;
+pub mod passes;
 pub mod quant;
 pub mod rectify;
 pub mod syntax;

@@ -95,6 +95,12 @@ pub enum Kind {
         /// Largest extent.
         max: i64,
     },
+    /// Any word: the name of something in a table.
+    Name,
+    /// A shape: one to four extents.
+    Shape,
+    /// The name of a scheme.
+    Scheme,
     /// Any of these.
     OneOf(&'static [Kind]),
 }
@@ -109,6 +115,9 @@ impl fmt::Display for Kind {
             Kind::Bool => write!(f, "true or false"),
             Kind::Word(words) => write!(f, "{}", words.join(" or ")),
             Kind::Size { max } => write!(f, "a size such as 3x3 (each side 1 to {max})"),
+            Kind::Name => write!(f, "a name"),
+            Kind::Shape => write!(f, "a shape of one to four extents"),
+            Kind::Scheme => write!(f, "a scheme"),
             Kind::OneOf(kinds) => {
                 let kinds: Vec<String> = kinds.iter().map(Kind::to_string).collect();
                 write!(f, "{}", kinds.join(", or "))
@@ -133,6 +142,11 @@ impl Kind {
             (Kind::Size { max }, Attr::Ints(v)) => {
                 (v.len() == 2 && v.iter().all(|d| (1..=*max).contains(d))).then(|| attr.clone())
             }
+            (Kind::Name, Attr::Word(_)) => Some(attr.clone()),
+            (Kind::Shape, Attr::Ints(v)) => {
+                ((1..=4).contains(&v.len()) && v.iter().all(|&d| d > 0)).then(|| attr.clone())
+            }
+            (Kind::Scheme, Attr::Scheme(_)) => Some(attr.clone()),
             (Kind::OneOf(kinds), _) => kinds.iter().find_map(|k| k.accept(attr)),
             _ => None,
         }
@@ -252,6 +266,11 @@ pub fn word<'a>(attrs: &'a Attrs, name: &str) -> &'a str {
         Some(Attr::Word(v) | Attr::Scheme(v)) => v,
         _ => "",
     }
+}
+
+/// The shape under a name; empty where the attributes were not verified.
+pub fn shape(attrs: &Attrs, name: &str) -> Vec<u64> {
+    ints(attrs, name).iter().map(|&d| d.max(0) as u64).collect()
 }
 
 /// The integers under a name; empty where the attributes were not verified.

@@ -3,6 +3,7 @@
 //! One straight-line list of nodes; no regions, no control flow. A module prints and parses back to the same module at
 //! every stage ([`print`], [`parse`]); [`verify`] runs after every pass. Integers, layouts and kernels are unknown here.
 
+pub mod canonical;
 pub mod parse;
 pub mod print;
 pub mod verify;
@@ -25,6 +26,23 @@ pub enum Stage {
     Fused,
     /// With bit-widths chosen.
     Bits,
+}
+
+impl Stage {
+    /// All stages in order.
+    pub const ALL: [Stage; 5] =
+        [Stage::Forward, Stage::Training, Stage::Quantized, Stage::Fused, Stage::Bits];
+
+    /// Its word in the text and in `dump --stage`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Stage::Forward => "forward",
+            Stage::Training => "training",
+            Stage::Quantized => "quantized",
+            Stage::Fused => "fused",
+            Stage::Bits => "bits",
+        }
+    }
 }
 
 /// An SSA value, numbered in definition order.
@@ -142,6 +160,8 @@ pub struct Param {
     pub init: Init,
     /// The value that holds it in the body.
     pub value: Value,
+    /// The derivative of the loss by it, once there is one.
+    pub gradient: Option<Value>,
 }
 
 /// One use of an op.
@@ -216,6 +236,29 @@ pub struct Module {
 }
 
 impl Module {
+    /// A module without nodes. The loss and the logits are to be set.
+    pub fn new(name: impl Into<String>, training: Training, classes: u32, image: [u64; 3]) -> Module {
+        let batch = u64::from(training.batch);
+        let labels = TensorType { element: Element::Label, shape: vec![batch] };
+        Module {
+            name: name.into(),
+            stage: Stage::Forward,
+            training,
+            classes,
+            schemes: BTreeMap::new(),
+            rules: vec![],
+            rectify: vec![],
+            image: Value(0),
+            labels: Value(1),
+            params: vec![],
+            types: vec![TensorType::real([batch, image[0], image[1], image[2]]), labels],
+            nodes: vec![],
+            groups: vec![],
+            loss: Value(0),
+            logits: Value(0),
+        }
+    }
+
     /// The type of a value.
     pub fn ty(&self, value: Value) -> &TensorType {
         &self.types[value.0 as usize]
@@ -227,8 +270,37 @@ impl Module {
         Value(self.types.len() as u32 - 1)
     }
 
+    /// A new parameter `<path>.<slot>`.
+    pub fn param(&mut self, path: &str, slot: &str, ty: TensorType, init: Init) -> Value {
+        let value = self.value(ty.clone());
+        self.params.push(Param { name: format!("{path}.{slot}"), ty, init, value, gradient: None });
+        value
+    }
+
     /// The node that defines a value; `None` for inputs and parameters.
     pub fn producer(&self, value: Value) -> Option<usize> {
         self.nodes.iter().position(|n| n.results.contains(&value))
+    }
+
+    /// The nodes that define values, by number: [`Module::producer`] for all values at once.
+    pub fn producers(&self) -> Vec<Option<usize>> {
+        let mut producers = vec![None; self.types.len()];
+        for (index, node) in self.nodes.iter().enumerate() {
+            for result in &node.results {
+                producers[result.0 as usize] = Some(index);
+            }
+        }
+        producers
+    }
+
+    /// The nodes that read values, by number; a node that reads a value twice is there twice.
+    pub fn readers(&self) -> Vec<Vec<usize>> {
+        let mut readers = vec![vec![]; self.types.len()];
+        for (index, node) in self.nodes.iter().enumerate() {
+            for operand in &node.operands {
+                readers[operand.0 as usize].push(index);
+            }
+        }
+        readers
     }
 }

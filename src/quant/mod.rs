@@ -13,6 +13,7 @@ mod pseudo_stochastic;
 mod running_max;
 mod stochastic;
 
+use crate::ir::Node;
 pub use crate::types::Role;
 use crate::types::{Attrs, Kind, Literal, ParamSpec, int, word};
 
@@ -104,6 +105,18 @@ pub trait Quantizer: Sync {
     fn penalty_slope(&self, _learned: f64, _params: &Attrs) -> f64 {
         0.0
     }
+}
+
+/// How an evaluation in real numbers treats quantizers: whether they round, with which ranges and random bits.
+pub trait Quantization {
+    /// Whether quantizers round; if not, they are their smooth surrogates.
+    fn rounds(&self) -> bool;
+
+    /// The range of a granule at a node; `None` takes it from the tensor, as a first step does.
+    fn range(&self, node: &Node, granule: usize) -> Option<f64>;
+
+    /// The 16 random bits of an element at a node.
+    fn random(&self, node: &Node, shape: &[u64], element: usize) -> u16;
 }
 
 /// All quantizers.

@@ -1,0 +1,135 @@
+//! Fake quantization: the nearest (or randomly neighbouring) value on the grid of a scheme.
+//!
+//! `signed` says whether an activation can be negative; weights and gradients always can. `stream` names the random
+//! stream of a gradient quantizer; it is given once and survives every pass. A scheme with a learned parameter has it as
+//! second operand. The node of a value is unique, so that its path names the state of the quantizer.
+
+use super::{Eval, Op, Part, Read, Tensor, append_gradient, shapes};
+use crate::diag::Diagnostic;
+use crate::ir::{Attrs, Element, Module, Node, Role, TensorType, Value};
+use crate::quant::{self, Levels, Quantizer};
+use crate::types::{Kind, ParamSpec, conform, flag, word};
+
+pub(super) struct Quantize;
+
+const SCHEME: ParamSpec = ParamSpec::required("scheme", Kind::Scheme, "how to quantize");
+const SIGNED: ParamSpec = ParamSpec::required("signed", Kind::Bool, "whether values can be negative");
+const STREAM: ParamSpec =
+    ParamSpec::required("stream", Kind::Int { lo: 0, hi: 1 << 30 }, "random stream of a gradient quantizer");
+
+pub(super) const ATTRS: &[ParamSpec] = &[SCHEME, SIGNED];
+
+/// A scheme at a node of the oracle: codes, scales, and what belongs to which granule.
+pub(super) struct Grid<'a> {
+    pub(super) quantizer: &'static dyn Quantizer,
+    pub(super) params: &'a Attrs,
+    pub(super) bits: u32,
+    pub(super) levels: Levels,
+    scales: Vec<f64>,
+    /// Elements of a granule that follow each other, and the number of granules.
+    run: usize,
+}
+
+impl<'a> Grid<'a> {
+    /// The grid of a node for the tensor `x`, from the learned parameter, the ranges that are given, or `x` itself.
+    pub(super) fn new(cx: &Eval<'a>, x: &Tensor, learned: Option<&Tensor>) -> Grid<'a> {
+        let scheme = &cx.schemes[word(&cx.node.attrs, "scheme")];
+        let quantizer = quant::find(&scheme.quantizer).expect("the verifier knows the quantizer");
+        let params = &scheme.params;
+        let bits = quant::bits(params);
+        let levels = quantizer.levels(bits, flag(&cx.node.attrs, "signed"));
+        let (granules, run) = match (quant::per_channel(params), quantizer.role()) {
+            (false, _) => (1, x.data.len()),
+            (true, Role::Weights) => (x.dim(0), x.data.len() / x.dim(0)),
+            (true, _) => (x.dim(x.shape.len() - 1), 1),
+        };
+        let mut largest = vec![0.0f64; granules];
+        for (index, x) in x.data.iter().enumerate() {
+            let granule = &mut largest[index / run % granules];
+            *granule = granule.max(x.abs());
+        }
+        let range = |granule: usize| match learned {
+            Some(clip) => clip.data[0],
+            None => cx
+                .quantization
+                .range(cx.node, granule)
+                .unwrap_or_else(|| quantizer.range_f64(largest[granule], params)),
+        };
+        let scales = (0..granules).map(|granule| range(granule) / levels.hi as f64).collect();
+        Grid { quantizer, params, bits, levels, scales, run }
+    }
+
+    /// The scale of an element.
+    pub(super) fn scale(&self, element: usize) -> f64 {
+        self.scales[element / self.run % self.scales.len()]
+    }
+
+    /// The element in units of its scale; 0 where the scale is 0.
+    pub(super) fn scaled(&self, element: usize, x: f64) -> f64 {
+        let scale = self.scale(element);
+        if scale > 0.0 { x / scale } else { 0.0 }
+    }
+}
+
+impl Op for Quantize {
+    fn name(&self) -> &'static str {
+        "quantize"
+    }
+
+    fn doc(&self) -> &'static str {
+        "values on the grid of a scheme, from (x) or (x, clip)"
+    }
+
+    fn attrs(&self) -> &'static [ParamSpec] {
+        ATTRS
+    }
+
+    fn check_attrs(&self, attrs: &Attrs) -> Result<(), Diagnostic> {
+        let with_stream = [SCHEME, SIGNED, STREAM];
+        conform("quantize", if attrs.contains_key("stream") { &with_stream } else { ATTRS }, attrs)
+    }
+
+    fn infer(&self, operands: &[&TensorType], attrs: &Attrs) -> Result<Vec<TensorType>, Diagnostic> {
+        shapes::arity("quantize", operands, 1..=2)?;
+        if let Some(clip) = operands.get(1) {
+            shapes::expect("quantize", "a clip", clip, &[])?;
+        }
+        let element = Element::Quantized(word(attrs, "scheme").to_owned());
+        Ok(vec![TensorType { element, shape: operands[0].shape.clone() }])
+    }
+
+    fn eval_f64(&self, operands: &[&Tensor], cx: &Eval) -> Vec<Tensor> {
+        let x = operands[0];
+        let grid = Grid::new(cx, x, operands.get(1).copied());
+        let mut y = x.clone();
+        for (index, y) in y.data.iter_mut().enumerate() {
+            let (scale, scaled) = (grid.scale(index), grid.scaled(index, *y));
+            if cx.quantization.rounds() {
+                let random = cx.quantization.random(cx.node, &x.shape, index);
+                *y = grid.quantizer.encode_f64(scaled, random, grid.bits, grid.levels) as f64 * scale;
+            } else if grid.quantizer.slope(scaled, grid.levels).x == 0.0 {
+                *y = scaled.clamp(grid.levels.lo as f64, grid.levels.hi as f64) * scale;
+            }
+        }
+        vec![y]
+    }
+
+    fn vjp(&self, module: &mut Module, node: &Node, cotangents: &[Option<Value>]) -> Vec<Option<Value>> {
+        let Some(dy) = cotangents[0] else { return vec![None; node.operands.len()] };
+        let scheme = &module.schemes[word(&node.attrs, "scheme")];
+        if !quant::find(&scheme.quantizer).is_some_and(|quantizer| quantizer.clips()) {
+            return vec![Some(dy)];
+        }
+        let operands: Vec<Value> = [dy].into_iter().chain(node.operands.iter().copied()).collect();
+        let attrs = ATTRS.iter().map(|spec| (spec.name, node.attrs[spec.name].clone()));
+        append_gradient(module, node, "quantize_grad", &operands, attrs).into_iter().map(Some).collect()
+    }
+
+    fn part(&self) -> Part {
+        Part::Quantizer
+    }
+
+    fn reads(&self, _: usize) -> Read {
+        Read::Real
+    }
+}

@@ -1,0 +1,81 @@
+//! Which rule of a module holds where: the narrowest that matches, and of those the last.
+
+use super::{Part, of};
+use crate::ir::{Attrs, Layers, Module, Node, Role};
+
+/// The layers that `first`, `last` and `logits` stand for, by path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Anchors {
+    first: Option<String>,
+    last: Option<String>,
+    logits: Option<String>,
+}
+
+impl Anchors {
+    /// The anchors of a verified module.
+    pub fn new(module: &Module) -> Anchors {
+        let contractions = || module.nodes.iter().filter(|node| of(node).part() == Part::Contraction);
+        let logits = contractions().find(|node| node.results.contains(&module.logits));
+        let path = |node: &Node| node.path.clone();
+        Anchors {
+            first: contractions().next().map(path),
+            last: contractions().next_back().map(path),
+            logits: logits.map(path),
+        }
+    }
+
+    /// How narrowly `layers` speaks of a place; `None` if it does not.
+    fn matches(&self, layers: &Layers, place: &Place) -> Option<usize> {
+        let at = |anchor: &Option<String>| {
+            let anchor = anchor.as_deref()?;
+            place.contractions.contains(&anchor).then_some(1)
+        };
+        match layers {
+            Layers::All => Some(0),
+            Layers::First => at(&self.first),
+            Layers::Last => at(&self.last),
+            Layers::Logits => at(&self.logits),
+            Layers::Path(prefix) => {
+                let rest = place.path.strip_prefix(prefix.as_str())?;
+                (rest.is_empty() || rest.starts_with('.')).then(|| 2 + prefix.split('.').count())
+            }
+        }
+    }
+
+    fn narrowest<'r, R>(&self, rules: impl Iterator<Item = (&'r Layers, R)>, place: &Place) -> Option<R> {
+        // Of equals, `max_by_key` takes the last.
+        rules
+            .filter_map(|(layers, rule)| Some((self.matches(layers, place)?, rule)))
+            .max_by_key(|found| found.0)
+            .map(|found| found.1)
+    }
+}
+
+/// Where a rule is looked up.
+#[derive(Clone, Debug)]
+pub struct Place<'a> {
+    /// Path of the layer.
+    pub path: &'a str,
+    /// Contractions that `first`, `last` and `logits` are compared with: a weight's or gradient's own, an activation's
+    /// readers, the one that a batch norm reads.
+    pub contractions: Vec<&'a str>,
+}
+
+/// The scheme that quantizes something at a place; `None` if it stays real.
+pub fn scheme<'m>(module: &'m Module, anchors: &Anchors, target: Role, place: &Place) -> Option<&'m str> {
+    let rules = module.rules.iter().filter(|rule| rule.target == target);
+    anchors.narrowest(rules.map(|rule| (&rule.layers, rule.scheme.as_deref())), place)?
+}
+
+/// The rectifier of a batch norm node, with its parameters.
+pub fn rectifier(module: &Module, node: &Node) -> (String, Attrs) {
+    let reads = module.producer(node.operands[0]).map(|index| &module.nodes[index]);
+    let contraction = reads.filter(|node| of(node).part() == Part::Contraction);
+    let place =
+        Place { path: &node.path, contractions: contraction.iter().map(|node| node.path.as_str()).collect() };
+    let rules = module.rectify.iter().map(|rule| (&rule.layers, rule));
+    match Anchors::new(module).narrowest(rules, &place) {
+        Some(rule) => (rule.rectifier.clone(), rule.params.clone()),
+        None => ("none".to_owned(), Attrs::new()),
+    }
+}
