@@ -106,7 +106,7 @@ pub enum Layers {
     Last,
     /// The contraction that gives the logits.
     Logits,
-    /// The layer of this path and all layers inside it.
+    /// The layer of this path and all layers inside it; `*` stands for any letters of one component.
     Path(String),
 }
 

@@ -32,7 +32,7 @@ impl Op for BatchNormGrad {
     fn check_attrs(&self, attrs: &Attrs) -> Result<(), Diagnostic> {
         let name = word(attrs, "rectifier");
         let Some(rectifier) = rectify::find(name) else {
-            return Err(Diagnostic::new("E0405", format!("there is no rectifier `{name}`")));
+            return Err(Diagnostic::new("E0201", format!("there is no rectifier `{name}`")));
         };
         let specs: Vec<ParamSpec> = self.attrs().iter().chain(rectifier.params()).copied().collect();
         conform("batch_norm_grad", &specs, attrs)

@@ -185,14 +185,14 @@ impl Layer for Conv {
     }
 }
 
-/// The border that `padding` asks for, or E0306.
+/// The border that `padding` asks for, or E0308.
 fn padding(args: &Attrs, [kh, kw]: [u64; 2]) -> Result<i64, Diagnostic> {
     match &args["padding"] {
         Attr::Int(n) => Ok(*n),
         Attr::Word(word) if word == "valid" => Ok(0),
         _ if kh == kw && kh % 2 == 1 => Ok((kh as i64 - 1) / 2),
         _ => Err(Diagnostic::new(
-            "E0306",
+            "E0308",
             format!("`padding = same` needs a square kernel of odd size, but it is {kh}x{kw}"),
         )
         .help("give the padding as a number, which is the same on all sides, or `valid`")),

@@ -19,14 +19,14 @@ pub(super) const PADDING: ParamSpec = ParamSpec::optional(
     "width of the border, at most half of the window",
 );
 
-/// E0306 unless every window has a pixel inside the image.
+/// E0308 unless every window has a pixel inside the image.
 pub(super) fn check(attrs: &Attrs) -> Result<(), Diagnostic> {
     let (size, padding) = (int(attrs, "size"), int(attrs, "padding"));
     if 2 * padding <= size {
         return Ok(());
     }
     Err(Diagnostic::new(
-        "E0306",
+        "E0308",
         format!("padding {padding} is more than half of the window, which is {size}"),
     ))
 }

@@ -11,7 +11,7 @@ pub(super) fn show(shape: &[u64]) -> String {
     format!("{shape:?}")
 }
 
-/// E0302 unless the op has one of these numbers of operands.
+/// I0204 unless the op has one of these numbers of operands.
 pub(super) fn arity(
     op: &str,
     operands: &[&TensorType],
@@ -22,7 +22,7 @@ pub(super) fn arity(
     }
     let (lo, hi) = (accepted.start(), accepted.end());
     let wants = if lo == hi { lo.to_string() } else { format!("{lo} to {hi}") };
-    Err(Diagnostic::new("E0302", format!("`{op}` takes {wants} values, but {} were given", operands.len())))
+    Err(Diagnostic::new("I0204", format!("`{op}` takes {wants} values, but {} were given", operands.len())))
 }
 
 /// The extents of an image tensor, or E0301.
@@ -83,10 +83,10 @@ pub(super) fn like(ty: &TensorType) -> TensorType {
     TensorType::real(ty.shape.clone())
 }
 
-/// E0304 unless the tensor holds class numbers.
+/// I0205 unless the tensor holds class numbers.
 pub(super) fn labels(op: &str, ty: &TensorType) -> Result<(), Diagnostic> {
     match ty.element {
         Element::Label => Ok(()),
-        _ => Err(Diagnostic::new("E0304", format!("`{op}` needs labels, but is given numbers"))),
+        _ => Err(Diagnostic::new("I0205", format!("`{op}` needs labels, but is given numbers"))),
     }
 }

@@ -25,7 +25,7 @@ pub fn verify(module: &Module) -> Result<(), Diagnostic> {
             if role != rule.target {
                 let (target, role) = (rule.target.word(), role.word());
                 return Err(Diagnostic::new(
-                    "E0403",
+                    "E0402",
                     format!("a rule quantizes {target} with `@{name}`, which is for {role}"),
                 ));
             }
@@ -33,7 +33,7 @@ pub fn verify(module: &Module) -> Result<(), Diagnostic> {
     }
     for rule in &module.rectify {
         let rectifier = rectify::find(&rule.rectifier)
-            .ok_or_else(|| Diagnostic::new("E0405", format!("there is no rectifier `{}`", rule.rectifier)))?;
+            .ok_or_else(|| Diagnostic::new("E0201", format!("there is no rectifier `{}`", rule.rectifier)))?;
         conform(&rule.rectifier, rectifier.params(), &rule.params)?;
     }
     for node in &module.nodes {
@@ -51,13 +51,13 @@ fn empty(ty: &TensorType) -> Diagnostic {
 
 fn check_scheme(name: &str, scheme: &Scheme) -> Result<(), Diagnostic> {
     let quantizer = quant::find(&scheme.quantizer).ok_or_else(|| {
-        Diagnostic::new("E0401", format!("`@{name}`: there is no quantizer `{}`", scheme.quantizer))
+        Diagnostic::new("E0201", format!("`@{name}`: there is no quantizer `{}`", scheme.quantizer))
     })?;
     conform(&scheme.quantizer, quantizer.params(), &scheme.params)
 }
 
 fn scheme_quantizer(module: &Module, name: &str) -> Result<&'static dyn Quantizer, Diagnostic> {
-    let missing = || Diagnostic::new("E0402", format!("there is no scheme `@{name}`"));
+    let missing = || Diagnostic::new("I0206", format!("there is no scheme `@{name}`"));
     let scheme = module.schemes.get(name).ok_or_else(missing)?;
     quant::find(&scheme.quantizer).ok_or_else(missing)
 }
@@ -91,7 +91,7 @@ fn check_quantizer(module: &Module, node: &Node, scheme: &str) -> Result<(), Dia
     let params = &module.schemes[scheme].params;
     let tensors = if node.op == "quantize" { 1 } else { 2 };
     let wanted = tensors + usize::from(quantizer.learned(params).is_some());
-    let wrong = |message: String| Err(Diagnostic::new("E0404", message));
+    let wrong = |message: String| Err(Diagnostic::new("I0207", message));
     if node.operands.len() != wanted {
         return wrong(format!("`{}` with `@{scheme}` takes {wanted} values", node.op));
     }

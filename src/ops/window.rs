@@ -30,14 +30,14 @@ impl Window {
         Window::conv([size, size], attrs)
     }
 
-    /// Extents of the output, or E0305 if the window does not fit.
+    /// Extents of the output, or E0307 if the window does not fit.
     pub fn output(&self, op: &str, [height, width]: [u64; 2]) -> Result<[u64; 2], Diagnostic> {
         let [kh, kw] = self.kernel;
         let (h, w) = (height.saturating_add(2 * self.padding), width.saturating_add(2 * self.padding));
         if kh > h || kw > w {
             let message =
                 format!("`{op}` has a window of {kh}x{kw}, but its padded input has {h}x{w} pixels");
-            return Err(Diagnostic::new("E0305", message).help("a smaller window, or more padding"));
+            return Err(Diagnostic::new("E0307", message).help("a smaller window, or more padding"));
         }
         Ok([(h - kh) / self.stride + 1, (w - kw) / self.stride + 1])
     }

@@ -42,4 +42,18 @@ pub(super) static CODES: &[Code] = &[
         explanation: "A static computation divides by zero, does not divide evenly, or leaves the 64-bit range. \
                       Sizes are whole numbers, so `/` must divide evenly.",
     },
+    Code {
+        code: "E0307",
+        title: "window does not fit",
+        explanation: "The window of a convolution or pool is larger than its padded input, so that it has no place \
+                      at all. Pools and strides before it have made the image small: use a smaller window or fewer \
+                      of them, or more padding.",
+    },
+    Code {
+        code: "E0308",
+        title: "padding does not fit the window",
+        explanation: "Padding is one number for all four sides. `padding = same` therefore needs a square kernel of \
+                      odd size, and a max pool's padding is at most half of its window, so that every window has a \
+                      pixel of the image in it.",
+    },
 ];

@@ -1,0 +1,157 @@
+//! Small modules that tests of the training IR share, built from layers as a model file would be.
+
+use fqtc::ir::{Attr, Attrs, Layers, Module, Rectification, Role, Rule, Scheme, Training, Value};
+use fqtc::types::defaults;
+use fqtc::{ops, quant, rectify};
+
+/// A module without layers, with rules for everything: weights per channel, gradients of the given quantizer.
+pub(crate) fn empty(name: &str, batch: u32, image: [u64; 3], gradients: &str) -> Module {
+    let training = Training {
+        epochs: 1,
+        batch,
+        seed: 7,
+        optimizer: (
+            "sgd".into(),
+            attrs(&[
+                ("lr", Attr::Real(0.1)),
+                ("momentum", Attr::Real(0.9)),
+                ("weight_decay", Attr::Real(1e-4)),
+            ]),
+        ),
+        schedule: ("constant".into(), Attrs::new()),
+        augment: vec![],
+    };
+    let mut module = Module::new(name, training, 10, image);
+    rule(&mut module, Role::Weights, Layers::All, "weights", "max_abs", &[]);
+    rule(&mut module, Role::Activations, Layers::All, "activations", "running_max", &[]);
+    rule(&mut module, Role::Gradients, Layers::All, "gradients", gradients, &[("bits", Attr::Int(4))]);
+    rule(&mut module, Role::Gradients, Layers::Logits, "logits", "stochastic", &[]);
+    module
+}
+
+/// Adds a scheme (the quantizer's defaults with changes) and a rule for it.
+pub(crate) fn rule(
+    module: &mut Module,
+    target: Role,
+    layers: Layers,
+    name: &str,
+    quantizer: &str,
+    given: &[(&str, Attr)],
+) {
+    let mut params = defaults(quant::find(quantizer).unwrap().params());
+    params.extend(attrs(given));
+    module.schemes.insert(name.into(), Scheme { quantizer: quantizer.into(), params });
+    module.rules.push(Rule { target, layers, scheme: Some(name.into()) });
+}
+
+/// Adds a rectifier with its defaults for all batch norms.
+pub(crate) fn rectify_all(module: &mut Module, rectifier: &str) {
+    let params = defaults(rectify::find(rectifier).unwrap().params());
+    module.rectify.push(Rectification { layers: Layers::All, rectifier: rectifier.into(), params });
+}
+
+/// Attributes from pairs.
+pub(crate) fn attrs(pairs: &[(&str, Attr)]) -> Attrs {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+}
+
+/// Appends a layer with its defaults and the given arguments.
+pub(crate) fn layer(
+    module: &mut Module,
+    name: &str,
+    path: &str,
+    operands: &[Value],
+    given: &[(&str, Attr)],
+) -> Value {
+    let layer = ops::layers().find(|layer| layer.name() == name).unwrap();
+    let mut args = defaults(layer.params());
+    args.extend(attrs(given));
+    layer.build(module, path, operands, &args, None).unwrap()
+}
+
+/// Convolution (square kernel, `same`) and batch norm.
+pub(crate) fn conv_bn(
+    module: &mut Module,
+    number: usize,
+    x: Value,
+    channels: i64,
+    kernel: i64,
+    stride: i64,
+) -> Value {
+    let given = [
+        ("channels", Attr::Int(channels)),
+        ("kernel", Attr::Ints(vec![kernel, kernel])),
+        ("stride", Attr::Int(stride)),
+        ("bias", Attr::Bool(false)),
+    ];
+    let x = layer(module, "conv", &format!("conv{number}"), &[x], &given);
+    layer(module, "batch_norm", &format!("batch_norm{number}"), &[x], &[])
+}
+
+/// Ends a module: classifier and loss.
+pub(crate) fn classify(module: &mut Module, features: Value) {
+    let logits = layer(module, "linear", "linear", &[features], &[("features", Attr::Int(10))]);
+    let labels = module.labels;
+    module.logits = logits;
+    module.loss = ops::append(module, "softmax_cross_entropy", &[logits, labels], Attrs::new(), "loss", None)
+        .unwrap()[0];
+}
+
+/// First layer, a block with identity skip, a block with projection, global pool, classifier.
+pub(crate) fn resnet(batch: u32, size: u64, channels: i64, gradients: &str) -> Module {
+    let mut module = empty("resnet", batch, [size, size, 3], gradients);
+    let m = &mut module;
+    let x = conv_bn(m, 1, m.image, channels, 3, 1);
+    let x = layer(m, "relu", "relu1", &[x], &[]);
+    let y = conv_bn(m, 2, x, channels, 3, 1);
+    let y = layer(m, "relu", "relu2", &[y], &[]);
+    let y = conv_bn(m, 3, y, channels, 3, 1);
+    let x = layer(m, "add", "add1", &[y, x], &[]);
+    let x = layer(m, "relu", "relu3", &[x], &[]);
+    let y = conv_bn(m, 4, x, 2 * channels, 3, 2);
+    let y = layer(m, "relu", "relu4", &[y], &[]);
+    let y = conv_bn(m, 5, y, 2 * channels, 3, 1);
+    let skip = conv_bn(m, 6, x, 2 * channels, 1, 2);
+    let x = layer(m, "add", "add2", &[y, skip], &[]);
+    let x = layer(m, "relu", "relu5", &[x], &[]);
+    let x = layer(m, "global_avg_pool", "pool", &[x], &[]);
+    classify(m, x);
+    module
+}
+
+/// Convolutions with bias, max and average pools, flatten, two linear layers; activations with a learned clip.
+pub(crate) fn lenet(batch: u32, size: u64, gradients: &str) -> Module {
+    let mut module = empty("lenet", batch, [size, size, 1], gradients);
+    let m = &mut module;
+    rule(m, Role::Activations, Layers::All, "pact", "pact", &[]);
+    let conv = |m: &mut Module, path: &str, x: Value, channels: i64| {
+        let given = [
+            ("channels", Attr::Int(channels)),
+            ("kernel", Attr::Ints(vec![5, 5])),
+            ("bias", Attr::Bool(true)),
+        ];
+        layer(m, "conv", path, &[x], &given)
+    };
+    let x = conv(m, "conv1", m.image, 6);
+    let x = layer(m, "relu", "relu1", &[x], &[]);
+    let x = layer(m, "max_pool", "pool1", &[x], &[("size", Attr::Int(2))]);
+    let x = conv(m, "conv2", x, 8);
+    let x = layer(m, "avg_pool", "pool2", &[x], &[("size", Attr::Int(2))]);
+    let x = layer(m, "relu", "relu2", &[x], &[]);
+    let x = layer(m, "flatten", "flatten", &[x], &[]);
+    let x = layer(m, "linear", "linear1", &[x], &[("features", Attr::Int(12))]);
+    let x = layer(m, "relu", "relu3", &[x], &[]);
+    classify(m, x);
+    module
+}
+
+/// One hidden layer on the pixels.
+pub(crate) fn mlp(batch: u32, size: u64, gradients: &str) -> Module {
+    let mut module = empty("mlp", batch, [size, size, 1], gradients);
+    let m = &mut module;
+    let x = layer(m, "flatten", "flatten", &[m.image], &[]);
+    let x = layer(m, "linear", "linear1", &[x], &[("features", Attr::Int(12))]);
+    let x = layer(m, "relu", "relu", &[x], &[]);
+    classify(m, x);
+    module
+}
