@@ -1,5 +1,6 @@
 //! fqtc: a compiler for fully-quantized neural-network training.
 
+pub mod bits;
 pub mod cli;
 pub mod datasets;
 pub mod diag;

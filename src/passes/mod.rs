@@ -5,8 +5,14 @@
 
 mod append_updates;
 mod autodiff;
+mod cse;
+mod dce;
+mod fuse_conv_bn_relu;
+mod fuse_conv_bn_relu_backward;
+mod grouping;
 mod quantize_forward;
 mod quantize_gradients;
+mod select_bit_widths;
 
 use crate::diag::Diagnostic;
 use crate::ir::canonical::canonicalize;
@@ -27,8 +33,17 @@ pub struct Pass {
 }
 
 /// All passes in order.
-pub static ALL: &[Pass] =
-    &[quantize_forward::PASS, autodiff::PASS, append_updates::PASS, quantize_gradients::PASS];
+pub static ALL: &[Pass] = &[
+    quantize_forward::PASS,
+    autodiff::PASS,
+    append_updates::PASS,
+    quantize_gradients::PASS,
+    cse::PASS,
+    dce::PASS,
+    fuse_conv_bn_relu::PASS,
+    fuse_conv_bn_relu_backward::PASS,
+    select_bit_widths::PASS,
+];
 
 /// The pass of a name.
 pub fn find(name: &str) -> Option<&'static Pass> {

@@ -4,4 +4,5 @@
 mod kernel;
 mod modules;
 mod oracle;
+mod passes;
 mod tidy;
