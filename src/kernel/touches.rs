@@ -260,45 +260,40 @@ fn is_dense(width: u64, terms: &[Term]) -> bool {
 
 /// Whether different items touch different elements of a parameter: `all` are its accesses.
 ///
-/// Strides of at least `items · stride of the item` are set aside by looking at addresses modulo their common divisor;
-/// what is left must lie within one item's stride.
+/// Terms that move further than an item does are set aside by looking at addresses modulo their common divisor; what
+/// is left must lie within one item's stride, and all items within the divisor.
 pub(super) fn items_are_apart(items: u32, all: &[&Touch<'_>]) -> bool {
     let item_stride = |touch: &Touch<'_>| {
-        touch.terms.iter().find(|term| term.index == Some(Index(0))).map_or(0, |term| term.stride)
+        let term = touch.terms.iter().find(|term| term.index == Some(Index(0)));
+        term.map_or(0, |term| term.stride.unsigned_abs() as i128)
     };
-    let Some(first) = all.first() else { return true };
-    let stride = item_stride(first);
-    if stride == 0 || all.iter().any(|touch| item_stride(touch) != stride) {
+    let Some(stride) = all.first().map(|touch| item_stride(touch)) else { return true };
+    let sign = |touch: &Touch<'_>| touch.terms.iter().any(|t| t.index == Some(Index(0)) && t.stride < 0);
+    if stride == 0 || all.iter().any(|touch| item_stride(touch) != stride || sign(touch) != sign(all[0])) {
         return false;
     }
-    let stride = stride.unsigned_abs() as i128;
-    let period = items as i128 * stride;
-    let is_outer = |term: &&Term| term.stride.unsigned_abs() as i128 >= period;
-    let rest = || {
-        all.iter().flat_map(|touch| &touch.terms).filter(|term| term.index != Some(Index(0)) && term.n > 1)
+    let is_outer = |term: &Term| term.n > 1 && term.stride.unsigned_abs() as i128 >= stride;
+    let others = |touch: &Touch<'_>| {
+        let terms = touch.terms.iter().copied().filter(|term| term.index != Some(Index(0)));
+        terms.partition::<Vec<Term>, _>(is_outer)
     };
-    let modulus =
-        rest().filter(is_outer).fold(0, |divisor, term| gcd(divisor, term.stride.unsigned_abs() as i128));
-    if modulus != 0 && modulus < period {
-        return false;
-    }
+    let modulus = all
+        .iter()
+        .flat_map(|touch| others(touch).0)
+        .fold(0, |divisor, term| gcd(divisor, term.stride.unsigned_abs() as i128));
     let (mut least, mut most, mut base) = (i128::MAX, i128::MIN, None);
     for touch in all {
-        let inner: Vec<Term> = touch
-            .terms
-            .iter()
-            .filter(|term| term.index != Some(Index(0)) && !is_outer(term))
-            .copied()
-            .collect();
-        let (mut lo, mut hi) = reach(touch.offset, touch.width, &inner);
+        let (lo, hi) = reach(touch.offset, touch.width, &others(touch).1);
         let base = *base.get_or_insert(lo);
-        if modulus != 0 {
-            let near = (lo - base + modulus / 2).rem_euclid(modulus) - modulus / 2;
-            (lo, hi) = (base + near, base + near + hi - lo);
-        }
-        (least, most) = (least.min(lo), most.max(hi));
+        let near = if modulus == 0 {
+            lo
+        } else {
+            base + (lo - base + modulus / 2).rem_euclid(modulus) - modulus / 2
+        };
+        (least, most) = (least.min(near), most.max(near + hi - lo));
     }
-    most - least < stride
+    let window = most - least + 1;
+    window <= stride && (modulus == 0 || modulus >= (items as i128 - 1) * stride + window)
 }
 
 fn gcd(a: i128, b: i128) -> i128 {

@@ -3,6 +3,8 @@
 use fqtc::kernel::build::{KernelBuilder, ProgramBuilder};
 use fqtc::kernel::*;
 
+use crate::support::random_kernels;
+
 fn buffer(name: &str, dtype: DType, len: u32, range: Range, kind: Kind) -> Buffer {
     Buffer { name: name.into(), dtype, extents: vec![len], range, kind }
 }
@@ -434,5 +436,219 @@ fn bad_kernels_are_rejected() {
         assert!(violation.message.contains(expected), "{name}: {violation}");
         assert_eq!(violation.place, "kernel case", "{name}");
         assert!(!violation.statement.is_empty(), "{name}");
+    }
+}
+
+/// Verified programs run on inputs in range: the interpreter never traps what the verifier has passed.
+#[test]
+fn random_programs_never_trap() {
+    for seed in random_kernels::seeds(30) {
+        let case = random_kernels::case(seed);
+        let program = &case.program;
+        verify::program(program)
+            .map_err(|violation| format!("FQTC_SEED={seed}: {violation}\n{program}"))
+            .unwrap();
+        let mut memory = case.memory();
+        interp::run(program, &mut memory)
+            .map_err(|trap| format!("FQTC_SEED={seed}: {trap}\n{program}"))
+            .unwrap();
+    }
+}
+
+/// Runs a kernel without verifying it, on the contents of its first buffers.
+fn run_unverified(kernel: Kernel, contents: &[&[i64]]) -> Result<(), interp::Trap> {
+    let program = program_of(kernel, contents);
+    interp::run(&program, &mut interp::Memory::new(&program))
+}
+
+#[test]
+fn the_interpreter_traps() {
+    let block: Vec<i64> = (0..16).map(|i| 10 * i - 50).collect();
+    let with =
+        |k: i64, f: fn(&mut KernelBuilder, Value, Value) -> Value| run_unverified(lanes(f), &[&block, &[k]]);
+    let ones = [255i64; 80_000];
+    let cases = [
+        ("fits", with(1, |kb, x, k| kb.shift_left(x, k)), None),
+        (
+            "store",
+            with(0, |kb, x, _| kb.mul(x, x)),
+            Some("2500 is outside the declared range -200..=200 of p2"),
+        ),
+        ("load", with(21, |_, x, _| x), Some("21 is outside the declared range 0..=20 of p1")),
+        (
+            "shift amount",
+            with(16, |kb, x, k| kb.shift_right(x, k)),
+            Some("shift amount 16 is outside 0..=15"),
+        ),
+        ("left shift", with(15, |kb, x, k| kb.shift_left(x, k)), Some("overflows i16")),
+        (
+            "assumption",
+            {
+                with(7, |kb, x, k| {
+                    kb.assume(k, 0, 6);
+                    x
+                })
+            },
+            Some("7 violates the assumption 0..=6"),
+        ),
+        (
+            "splat",
+            {
+                with(20, |kb, x, k| {
+                    let k = kb.shift_left(k, 12);
+                    let k = kb.splat(DType::I16, k);
+                    kb.min(x, k)
+                })
+            },
+            Some("81920 does not fit i16"),
+        ),
+        ("mask", with(0, |kb, x, _| kb.select(x, x, x)), Some("is not a mask")),
+        (
+            "divisor",
+            {
+                with(0, |kb, x, k| {
+                    let k = kb.div(k, k);
+                    kb.assume(k, 0, 0);
+                    x
+                })
+            },
+            Some("divisor 0 is not positive"),
+        ),
+        (
+            "out of bounds",
+            run_unverified(scatter(4, 16, 17), &[]),
+            Some("elements 65..=65 of p0 are out of bounds"),
+        ),
+        ("before the start", run_unverified(scatter(4, -16, 32), &[]), Some("elements -16..=-16 of p0")),
+        (
+            "contraction",
+            run_unverified(
+                contraction(20_000, i32::MAX as i64, Init::Zero),
+                &[&ones, &vec![127; 20_000 * 64]],
+            ),
+            Some("the contraction's 2590800000 overflows i32"),
+        ),
+    ];
+    for (name, result, expected) in cases {
+        match (result, expected) {
+            (Ok(()), None) => {}
+            (Err(trap), Some(expected)) => {
+                assert!(trap.message.contains(expected), "{name}: {trap}");
+                assert!(!trap.statement.is_empty(), "{name}");
+            }
+            (result, expected) => panic!("{name}: {result:?}, wanted {expected:?}"),
+        }
+    }
+}
+
+/// A copy of 32 elements as kernel, with these declarations.
+fn copy(from: Range, to: Range) -> Kernel {
+    items(2, |kb| {
+        let x = kb.param(DType::I16, 32, from, Access::Read);
+        let y = kb.param(DType::I16, 32, to, Access::Write);
+        let v = kb.load(x.at(0).plus(kb.item(), 16));
+        kb.store(y.at(0).plus(kb.item(), 16), v);
+    })
+}
+
+/// `out += 1` of one i64 in `range`.
+fn count(range: Range) -> Kernel {
+    one(|kb| {
+        let out = kb.param(DType::I64, 1, range, Access::ReadWrite);
+        let one = kb.int(1);
+        kb.acc64(out.at(0), one);
+    })
+}
+
+#[test]
+fn calls_are_checked() {
+    let (small, large) = (Range::new(0, 10), Range::new(0, 99));
+    let numbers = |range: Range, kind: Kind, name: &str| buffer(name, DType::I16, 32, range, kind);
+    let (input, output) = (numbers(small, Kind::Input, "x"), numbers(large, Kind::Output, "y"));
+    let program = |buffers: &[&Buffer], calls: &[(&Kernel, &[u32])]| {
+        let mut pb = ProgramBuilder::new();
+        buffers.iter().for_each(|&buffer| _ = pb.buffer(buffer.clone()));
+        for (kernel, args) in calls {
+            pb.call((*kernel).clone(), args.iter().map(|&arg| BufferId(arg)).collect());
+        }
+        verify::program(&pb.finish())
+    };
+    let (copies, shifted) = (copy(large, large), {
+        one(|kb| {
+            let x = kb.param(DType::I16, 32, large, Access::Read);
+            let y = kb.param(DType::I16, 32, large, Access::Write);
+            let v = kb.load(x.at(16));
+            kb.store(y.at(0), v);
+        })
+    });
+    let counter = |range, kind| buffer("n", DType::I64, 1, range, kind);
+    let full = DType::I64.range();
+    let temp = numbers(large, Kind::Temp, "t");
+    let constant = numbers(small, Kind::Const(vec![1; 32]), "c");
+    let cases: Vec<(&str, Result<(), verify::Violation>, Option<&str>)> = vec![
+        ("fits", program(&[&input, &output], &[(&copies, &[0, 1])]), None),
+        ("in place", program(&[&input, &output], &[(&copies, &[0, 1]), (&copies, &[1, 1])]), None),
+        ("temporary", program(&[&input, &temp, &output], &[(&copies, &[0, 1]), (&copies, &[1, 2])]), None),
+        ("counter", program(&[&counter(full, Kind::Persistent)], &[(&count(full), &[0])]), None),
+        ("arguments", program(&[&input], &[(&copies, &[0])]), Some("1 arguments for 2 parameters")),
+        ("no buffer", program(&[&input], &[(&copies, &[0, 1])]), Some("there is no buffer 1")),
+        (
+            "type",
+            program(&[&input, &counter(full, Kind::Temp)], &[(&copies, &[0, 1])]),
+            Some("@n for p1 (write i16[32] 0..=99): it is i64[1]"),
+        ),
+        (
+            "read range",
+            program(&[&input, &output], &[(&copy(Range::new(0, 9), large), &[0, 1])]),
+            Some("@x for p0 (read i16[32] 0..=9): it may hold 0..=10"),
+        ),
+        (
+            "written range",
+            program(&[&input, &numbers(small, Kind::Output, "y")], &[(&copies, &[0, 1])]),
+            Some("@y for p1 (write i16[32] 0..=99): it may only hold 0..=10"),
+        ),
+        (
+            "written constant",
+            program(&[&input, &numbers(large, Kind::Const(vec![99; 32]), "c")], &[(&copies, &[0, 1])]),
+            Some("it is constant"),
+        ),
+        (
+            "constants",
+            program(&[&numbers(small, Kind::Const(vec![11; 32]), "c")], &[]),
+            Some("the constant 11 is outside 0..=10"),
+        ),
+        (
+            "number of constants",
+            program(&[&numbers(small, Kind::Const(vec![1; 31]), "c")], &[]),
+            Some("31 constants for 32 elements"),
+        ),
+        ("names", program(&[&input, &input], &[]), Some("the name is taken twice")),
+        (
+            "read before written",
+            program(&[&temp, &output], &[(&copies, &[0, 1])]),
+            Some("no call before this one has written it"),
+        ),
+        (
+            "aliases",
+            program(&[&constant, &output], &[(&copies, &[0, 1]), (&shifted, &[1, 1])]),
+            Some("@y is both p0 and p1, whose accesses are not the same"),
+        ),
+        (
+            "counter over steps",
+            program(
+                &[&counter(Range::new(0, 1000), Kind::Persistent)],
+                &[(&count(Range::new(0, 1000)), &[0])],
+            ),
+            Some("its range 0..=1000 does not hold 0..=4294967296"),
+        ),
+    ];
+    for (name, result, expected) in cases {
+        match (result, expected) {
+            (Ok(()), None) => {}
+            (Err(violation), Some(expected)) => {
+                assert!(violation.to_string().contains(expected), "{name}: {violation}")
+            }
+            (result, expected) => panic!("{name}: {result:?}, wanted {expected:?}"),
+        }
     }
 }

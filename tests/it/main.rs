@@ -5,4 +5,5 @@ mod kernel;
 mod modules;
 mod oracle;
 mod passes;
+mod support;
 mod tidy;

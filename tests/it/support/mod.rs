@@ -1,0 +1,3 @@
+//! Generators shared by the areas.
+
+pub(crate) mod random_kernels;
