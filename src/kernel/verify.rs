@@ -6,7 +6,7 @@
 //! - every access lies inside its parameter, and respects its `Access`: what a `Write` parameter gives back has been
 //!   written before in the same item;
 //! - items are independent: what one writes, no other touches;
-//! - no operation overflows, and what is stored fits the declared range ([`super::ranges`]);
+//! - no operation overflows, and what is stored fits the declared range (`ranges`);
 //! - sums in memory (`acc64`, `contract` with `+=`) stay in the declared range. From a covering store in the same
 //!   kernel on, one element gets at most (hits since then) × (range of the addend). A sum that is started in another
 //!   call is bounded over all calls of the program.
