@@ -2,6 +2,7 @@
 
 pub mod bits;
 pub mod cli;
+pub mod codegen;
 pub mod datasets;
 pub mod diag;
 pub mod ir;
@@ -12,5 +13,6 @@ pub mod passes;
 pub mod quant;
 pub mod rectify;
 pub mod syntax;
+pub mod targets;
 pub mod tensor;
 pub mod types;

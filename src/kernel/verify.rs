@@ -427,10 +427,11 @@ fn signature(
         argument(buffer, decl, written[id.0 as usize])
             .map_err(|why| format!("@{} for p{number} ({decl}): {why}", buffer.name))?;
         for (other, other_id) in call.args[..number].iter().enumerate() {
-            let both_read = decl.access == Access::Read && kernel.params[other].access == Access::Read;
-            if id == other_id && !both_read && !facts.elementwise.contains(&(other as u32, number as u32)) {
+            let reads = [decl, &kernel.params[other]].map(|p| p.access == Access::Read);
+            let alike = facts.elementwise.contains(&(other as u32, number as u32));
+            if id == other_id && reads != [true; 2] && !(alike && reads != [false; 2]) {
                 return Err(format!(
-                    "@{} is both p{other} and p{number}, whose accesses are not the same",
+                    "@{} is both p{other} and p{number}: both are written, or their accesses are not the same",
                     buffer.name
                 ));
             }

@@ -1,0 +1,199 @@
+//! Emission through Cranelift: every kernel as one function, for every target of Cranelift.
+//!
+//! A block of 16 lanes is 1, 2 or 4 vectors of 128 bits, by the type of its lanes. Kernels compile at `speed`;
+//! contractions are leaf functions of their own, shared by shape, whose instructions stay in the order written here
+//! (optimizing moves them to their uses and makes chains of the accumulators).
+//!
+//! Every form is portable. Forms that one machine does better stand beside a portable one and are chosen by the
+//! target's data. The emitter never looks at the host, and trusts the kernel verifier.
+
+mod accumulate;
+mod body;
+mod contract;
+mod lanes;
+mod memory;
+mod plan;
+mod scalar;
+mod shape;
+
+use crate::kernel::{Kernel, Stmt, verify};
+use crate::targets::{Effort, Target};
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::ExternalName;
+use cranelift_codegen::ir::{self, AbiParam, InstBuilder, types};
+use cranelift_codegen::isa::OwnedTargetIsa;
+use cranelift_codegen::{Context, FinalizedRelocTarget};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use cranelift_module::{FuncId, Linkage, Module, ModuleReloc};
+use std::collections::BTreeMap;
+
+/// Alignment of functions: a cache line.
+const ALIGNMENT: u64 = 64;
+
+/// One emitted function, kept for audit and listings.
+#[derive(Clone, Debug)]
+pub struct Emitted {
+    /// Symbol.
+    pub name: String,
+    /// Code and the constants behind it, before relocation.
+    pub bytes: Vec<u8>,
+    /// Places of absolute addresses inside the code, 8 bytes each.
+    pub relocations: Vec<u32>,
+    /// CLIF and disassembly, when asked for.
+    pub listing: Option<Listing>,
+}
+
+/// Texts of one function.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    /// Cranelift's intermediate form, as emitted.
+    pub clif: String,
+    /// Machine code.
+    pub asm: String,
+}
+
+/// Writes kernels into a module.
+pub struct Emitter<'m> {
+    module: &'m mut dyn Module,
+    target: &'static Target,
+    kernel_isa: OwnedTargetIsa,
+    contract_isa: OwnedTargetIsa,
+    /// Functions of the runtime that have been declared, by name.
+    symbols: BTreeMap<&'static str, FuncId>,
+    /// Contractions that have been defined.
+    contracts: BTreeMap<shape::Shape, FuncId>,
+    context: Context,
+    frontend: FunctionBuilderContext,
+    listing: bool,
+    emitted: Vec<Emitted>,
+}
+
+impl<'m> Emitter<'m> {
+    /// Emits into a module, which must have been made for the same target and kind of code. `listing` keeps texts.
+    pub fn new(
+        module: &'m mut dyn Module,
+        target: &'static Target,
+        listing: bool,
+    ) -> Result<Emitter<'m>, String> {
+        let pic = module.isa().flags().is_pic();
+        Ok(Emitter {
+            kernel_isa: target.isa(Effort::Speed, pic)?,
+            contract_isa: target.isa(Effort::None, pic)?,
+            context: module.make_context(),
+            module,
+            target,
+            symbols: BTreeMap::new(),
+            contracts: BTreeMap::new(),
+            frontend: FunctionBuilderContext::new(),
+            listing,
+            emitted: vec![],
+        })
+    }
+
+    /// Emits a kernel as an exported function of that name. An error is internal: the kernel does not verify, or
+    /// Cranelift refuses it.
+    pub fn kernel(&mut self, name: &str, kernel: &Kernel) -> Result<FuncId, String> {
+        let facts = verify::kernel(kernel).map_err(|violation| violation.to_string())?;
+        let mut leaves = vec![];
+        plan::walk(&kernel.body, &mut |stmt| {
+            if let Stmt::Contract(contract) = stmt {
+                leaves.push(shape::Shape::new(contract, kernel, self.target));
+            }
+        });
+        for shape in leaves {
+            self.contract(shape)?;
+        }
+        let mut func = self.function(&[self.pointer(), self.pointer(), types::I32, types::I32]);
+        let mut frontend = std::mem::take(&mut self.frontend);
+        body::emit(self, kernel, &facts.ranges, FunctionBuilder::new(&mut func, &mut frontend));
+        self.frontend = frontend;
+        self.define(name, Linkage::Export, func, Effort::Speed)
+    }
+
+    /// What was emitted, in order.
+    pub fn finish(self) -> Vec<Emitted> {
+        self.emitted
+    }
+
+    fn contract(&mut self, shape: shape::Shape) -> Result<(), String> {
+        if self.contracts.contains_key(&shape) {
+            return Ok(());
+        }
+        let mut func = self.function(&[self.pointer(); 4]);
+        let mut frontend = std::mem::take(&mut self.frontend);
+        let builder = FunctionBuilder::new(&mut func, &mut frontend);
+        contract::emit(&shape, self.target, self.module.target_config(), builder);
+        self.frontend = frontend;
+        let name = format!("contract_{}", self.contracts.len());
+        let id = self.define(&name, Linkage::Local, func, Effort::None)?;
+        self.contracts.insert(shape, id);
+        Ok(())
+    }
+
+    fn pointer(&self) -> ir::Type {
+        self.module.target_config().pointer_type()
+    }
+
+    fn function(&self, params: &[ir::Type]) -> ir::Function {
+        let mut signature = self.module.make_signature();
+        signature.params.extend(params.iter().map(|&ty| AbiParam::new(ty)));
+        ir::Function::with_name_signature(ir::UserFuncName::default(), signature)
+    }
+
+    /// A function of the runtime: 64-bit integers to a 64-bit integer.
+    fn symbol(&mut self, name: &'static str, arguments: usize) -> FuncId {
+        if let Some(&id) = self.symbols.get(name) {
+            return id;
+        }
+        let mut signature = self.module.make_signature();
+        signature.params.resize(arguments, AbiParam::new(types::I64));
+        signature.returns.push(AbiParam::new(types::I64));
+        let id = self.module.declare_function(name, Linkage::Import, &signature);
+        let id = id.expect("runtime symbols are declared here only, each with one signature");
+        self.symbols.insert(name, id);
+        id
+    }
+
+    fn define(
+        &mut self,
+        name: &str,
+        linkage: Linkage,
+        func: ir::Function,
+        effort: Effort,
+    ) -> Result<FuncId, String> {
+        let failed = |what: &dyn std::fmt::Display| format!("emitting {name}: {what}");
+        let id = self.module.declare_function(name, linkage, &func.signature).map_err(|e| failed(&e))?;
+        let clif = self.listing.then(|| func.display().to_string());
+        self.context.clear();
+        self.context.func = func;
+        self.context.set_disasm(self.listing);
+        let isa = if effort == Effort::None { &self.contract_isa } else { &self.kernel_isa };
+        self.context.compile(&**isa, &mut ControlPlane::default()).map_err(|e| failed(&e.inner))?;
+        let code = self.context.compiled_code().expect("compilation succeeded");
+        let relocations = code.buffer.relocs();
+        if relocations
+            .iter()
+            .any(|r| matches!(r.target, FinalizedRelocTarget::ExternalName(ExternalName::LibCall(_))))
+        {
+            return Err(failed(&"it calls the compiler's own library"));
+        }
+        let module_relocations: Vec<ModuleReloc> =
+            relocations.iter().map(|r| ModuleReloc::from_mach_reloc(r, &self.context.func, id)).collect();
+        self.module
+            .define_function_bytes(id, ALIGNMENT, code.code_buffer(), &module_relocations)
+            .map_err(|e| failed(&e))?;
+        self.emitted.push(Emitted {
+            name: name.to_string(),
+            bytes: code.code_buffer().to_vec(),
+            relocations: relocations.iter().map(|r| r.offset).collect(),
+            listing: clif.map(|clif| Listing { clif, asm: code.vcode.clone().unwrap_or_default() }),
+        });
+        Ok(id)
+    }
+}
+
+/// Calls a function of the module.
+fn call(b: &mut FunctionBuilder, module: &mut dyn Module, id: FuncId, args: &[ir::Value]) -> ir::Inst {
+    let callee = module.declare_func_in_func(id, b.func);
+    b.ins().call(callee, args)
+}

@@ -1,0 +1,123 @@
+//! The shape of a contraction: everything about it but the addresses, brought to a normal form.
+//!
+//! Dimensions of extent one vanish and neighbours that form one arithmetic progression merge, so that different
+//! layers share code and inner runs are long.
+
+use crate::kernel::{Contract, Dim, Dot, Init, Kernel};
+use crate::targets::{DotForm, Target};
+
+/// One dimension; strides in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Axis {
+    pub(super) n: usize,
+    /// Points and k: stride in a. Vectors: stride in b.
+    pub(super) first: i64,
+    /// Points and vectors: stride in the output. k: stride in b.
+    pub(super) second: i64,
+    /// Stride in the start values; zero where they do not move, and for k.
+    pub(super) init: i64,
+}
+
+/// How one group is multiplied and added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Form {
+    /// One instruction for 16 products of bytes; operand order by the target.
+    Dot(Signs),
+    /// `x86_pmaddubsw`: pair sums of byte products are proven to fit 16 bits.
+    Saturating(Signs),
+    /// Bytes widened to 16 bits, then pairs of products: half a vector at a time.
+    Widened(Signs),
+    /// 16-bit operands: pairs of products.
+    Pairs16,
+}
+
+/// Which operand of a byte product has a sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Signs {
+    Points,
+    Vectors,
+}
+
+/// What accumulators start from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Start {
+    Zero,
+    Output,
+    PerVector,
+    PerPoint,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Shape {
+    pub(super) form: Form,
+    pub(super) start: Start,
+    pub(super) points: Vec<Axis>,
+    pub(super) vectors: Vec<Axis>,
+    pub(super) k: Vec<Axis>,
+}
+
+impl Shape {
+    pub(super) fn new(c: &Contract, kernel: &Kernel, target: &Target) -> Shape {
+        let operand = if c.dot == Dot::I16I16 { 2 } else { 1 };
+        let none = vec![];
+        let (start, per_point, per_vector) = match &c.init {
+            Init::Zero => (Start::Zero, &none, &none),
+            Init::Accumulate => (Start::Output, &none, &none),
+            Init::PerVector(_, strides) => (Start::PerVector, &none, strides),
+            Init::PerPoint(_, strides) => (Start::PerPoint, strides, &none),
+        };
+        let axes = |dims: &[Dim], second: i64, init: &[i64]| {
+            let axis = |(i, d): (usize, &Dim)| Axis {
+                n: d.n as usize,
+                first: d.first * operand,
+                second: d.second * second,
+                init: init.get(i).map_or(0, |s| s * 4),
+            };
+            merge(dims.iter().enumerate().map(axis))
+        };
+        Shape {
+            form: form(c, kernel, target),
+            start,
+            points: axes(&c.points, 4, per_point),
+            vectors: axes(&c.vectors, 4, per_vector),
+            k: axes(&c.k, operand, &[]),
+        }
+    }
+}
+
+fn merge(axes: impl Iterator<Item = Axis>) -> Vec<Axis> {
+    let mut out: Vec<Axis> = vec![];
+    for inner in axes.filter(|a| a.n > 1) {
+        let n = inner.n as i64;
+        match out.last_mut() {
+            Some(outer)
+                if outer.first == n * inner.first
+                    && outer.second == n * inner.second
+                    && outer.init == n * inner.init =>
+            {
+                *outer = Axis { n: outer.n * inner.n, ..inner };
+            }
+            _ => out.push(inner),
+        }
+    }
+    out
+}
+
+fn form(c: &Contract, kernel: &Kernel, target: &Target) -> Form {
+    let signs = match c.dot {
+        Dot::I16I16 => return Form::Pairs16,
+        Dot::U8I8 => Signs::Vectors,
+        Dot::I8U8 => Signs::Points,
+    };
+    if target.dot != DotForm::Pairs {
+        return Form::Dot(signs);
+    }
+    let largest = |address: &crate::kernel::Address| {
+        let range = kernel.params[address.param.0 as usize].range;
+        range.lo.abs().max(range.hi.abs())
+    };
+    match 2 * largest(&c.a) * largest(&c.b) <= i16::MAX as i64 {
+        true if target.is_x86() => Form::Saturating(signs),
+        _ => Form::Widened(signs),
+    }
+}

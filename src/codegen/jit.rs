@@ -1,0 +1,130 @@
+//! Code in memory: compiles the kernels of a program and runs them.
+//!
+//! The only file of the compiler that handles raw code. Pages are writable or executable, never both. Code may call
+//! the runtime's symbols and nothing else, and lives exactly as long as its [`JitStep`].
+
+#![allow(unsafe_code, reason = "calls the code that was compiled, and frees its memory")]
+
+use super::emit_clif::{Emitted, Emitter};
+use crate::kernel::{Kernel, Program};
+use crate::targets::{Effort, Target};
+use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
+use cranelift_module::{FuncId, default_libcall_names};
+use fqt_runtime::step::{KernelFn, Kernels, OFFSET_UNIT};
+use std::ops::Range;
+use std::sync::Mutex;
+
+/// Address space reserved for the code of a step; memory is only used as code fills it.
+const RESERVED: usize = 256 << 20;
+
+/// A module whose memory is freed with it.
+struct Code(Option<JITModule>);
+
+impl Code {
+    fn new(target: &Target) -> Result<Code, String> {
+        let mut builder = JITBuilder::with_isa(target.isa(Effort::Speed, false)?, default_libcall_names());
+        builder.symbols(fqt_runtime::abi::symbols().map(|(name, address, _)| (name, address)));
+        let memory = ArenaMemoryProvider::new_with_size(RESERVED);
+        builder.memory_provider(Box::new(memory.map_err(|e| format!("no memory for code: {e}"))?));
+        Ok(Code(Some(JITModule::new(builder))))
+    }
+
+    fn module(&mut self) -> &mut JITModule {
+        self.0.as_mut().expect("only dropping takes the module away")
+    }
+
+    /// Emits every kernel of a program, by number as `kernel_<n>`, and the contractions in them.
+    fn emit(
+        &mut self,
+        program: &Program,
+        target: &'static Target,
+        listing: bool,
+    ) -> Result<(Vec<FuncId>, Vec<Emitted>), String> {
+        let mut emitter = Emitter::new(self.module(), target, listing)?;
+        let kernels = program.kernels.iter().enumerate();
+        let ids: Result<_, _> = kernels.map(|(i, k)| emitter.kernel(&format!("kernel_{i}"), k)).collect();
+        Ok((ids?, emitter.finish()))
+    }
+}
+
+impl Drop for Code {
+    fn drop(&mut self) {
+        if let Some(module) = self.0.take() {
+            // SAFETY: kernels only run through the step that owns this, so none runs now and none will.
+            unsafe { module.free_memory() }
+        }
+    }
+}
+
+/// Every function of a program with its CLIF and disassembly, for any target; nothing of it can run.
+pub fn listing(program: &Program, target: &'static Target) -> Result<Vec<Emitted>, String> {
+    Code::new(target)?.emit(program, target, true).map(|(_, emitted)| emitted)
+}
+
+/// The kernels of a program, compiled for one target.
+pub struct JitStep {
+    kernels: Vec<KernelFn>,
+    /// Of each kernel: its items, and the bytes that its parameters need.
+    extents: Vec<(u32, Vec<u64>)>,
+    emitted: Vec<Emitted>,
+    /// Owns what `kernels` points to. Locked only because a module is not made to be shared: kernels run without it.
+    _code: Mutex<Code>,
+}
+
+impl JitStep {
+    /// Compiles every kernel of a program once.
+    ///
+    /// An error says that this machine does not run the target's code, or is internal.
+    pub fn new(program: &Program, target: &'static Target) -> Result<JitStep, String> {
+        if !(target.runs_here)() {
+            return Err(format!("this machine does not run code for {}", target.name));
+        }
+        let mut code = Code::new(target)?;
+        let (ids, emitted) = code.emit(program, target, false)?;
+        code.module().finalize_definitions().map_err(|e| format!("placing code: {e}"))?;
+        let mut address = |id| code.module().get_finalized_function(id);
+        // SAFETY: the emitter gives every kernel exactly this signature in the platform's C convention, and `_code`
+        // holds the memory for as long as the pointers live.
+        let kernel = |address| unsafe { std::mem::transmute::<*const u8, KernelFn>(address) };
+        let kernels = ids.into_iter().map(&mut address).map(kernel).collect();
+        let sizes = |k: &Kernel| k.params.iter().map(|p| p.len * p.dtype.bytes() as u64).collect();
+        let extents = program.kernels.iter().map(|k| (k.items, sizes(k))).collect();
+        Ok(JitStep { kernels, extents, emitted, _code: Mutex::new(code) })
+    }
+
+    /// Runs items of one kernel, as [`crate::kernel::interp::run_kernel`] does. `args` are the offsets of its buffers
+    /// in units of 64 bytes. An error says that the arguments do not fit the kernel and the arena.
+    pub fn run_kernel(
+        &self,
+        kernel: usize,
+        arena: &mut [u8],
+        args: &[u32],
+        items: Range<u32>,
+    ) -> Result<(), String> {
+        let (Some(code), Some((n, sizes))) = (self.kernels.get(kernel), self.extents.get(kernel)) else {
+            return Err(format!("there is no kernel {kernel}"));
+        };
+        let fits = |(&arg, &size): (&u32, &u64)| {
+            (arg as u64 * OFFSET_UNIT as u64).checked_add(size).is_some_and(|end| end <= arena.len() as u64)
+        };
+        if items.end > *n || args.len() != sizes.len() || !args.iter().zip(sizes).all(fits) {
+            return Err(format!("kernel {kernel}: the arguments do not fit the parameters and the arena"));
+        }
+        // SAFETY: every buffer lies inside the arena, which is borrowed for the call; the emitter only takes kernels
+        // that verify, so accesses of its items stay inside their buffers.
+        unsafe { code(arena.as_mut_ptr(), args.as_ptr(), items.start, items.end) }
+        Ok(())
+    }
+
+    /// What was emitted: kernels by number as `kernel_<n>`, contractions as `contract_<n>`.
+    pub fn emitted(&self) -> &[Emitted] {
+        &self.emitted
+    }
+}
+
+impl Kernels for JitStep {
+    unsafe fn run(&self, kernel: u32, arena: *mut u8, args: *const u32, first: u32, last: u32) {
+        // SAFETY: passed on from the caller.
+        unsafe { self.kernels.run(kernel, arena, args, first, last) }
+    }
+}

@@ -1,0 +1,13 @@
+//! From kernels to machine code.
+//!
+//! - [`emit_clif`] writes every kernel as one function into a Cranelift module, for any target. It sees a target value
+//!   and never the host, so the same code serves memory and object files.
+//! - [`jit`] owns code in memory and runs it.
+//! - [`audit`] reads the emitted bytes back and proves that they hold no floating-point arithmetic.
+//!
+//! Emitted code calls nothing but the runtime's list of symbols. It relies on the kernel verifier: extents and ranges
+//! are proven before, and nothing is checked here.
+
+pub mod audit;
+pub mod emit_clif;
+pub mod jit;
