@@ -427,13 +427,14 @@ fn signature(
         argument(buffer, decl, written[id.0 as usize])
             .map_err(|why| format!("@{} for p{number} ({decl}): {why}", buffer.name))?;
         for (other, other_id) in call.args[..number].iter().enumerate() {
-            let reads = [decl, &kernel.params[other]].map(|p| p.access == Access::Read);
-            let alike = facts.elementwise.contains(&(other as u32, number as u32));
-            if id == other_id && reads != [true; 2] && !(alike && reads != [false; 2]) {
-                return Err(format!(
-                    "@{} is both p{other} and p{number}: both are written, or their accesses are not the same",
-                    buffer.name
-                ));
+            let why = match [decl, &kernel.params[other]].map(|p| p.access == Access::Read) {
+                [true, true] => continue,
+                [false, false] => "which are both written",
+                _ if facts.elementwise.contains(&(other as u32, number as u32)) => continue,
+                _ => "whose accesses are not the same",
+            };
+            if id == other_id {
+                return Err(format!("@{} is both p{other} and p{number}, {why}", buffer.name));
             }
         }
     }

@@ -581,6 +581,13 @@ fn calls_are_checked() {
             kb.store(y.at(0), v);
         })
     });
+    let twice = one(|kb| {
+        let x = kb.param(DType::I16, 32, large, Access::Read);
+        let [y, z] = [0; 2].map(|_| kb.param(DType::I16, 32, large, Access::Write));
+        let v = kb.load(x.at(0));
+        kb.store(y.at(0), v);
+        kb.store(z.at(0), v);
+    });
     let counter = |range, kind| buffer("n", DType::I64, 1, range, kind);
     let full = DType::I64.range();
     let temp = numbers(large, Kind::Temp, "t");
@@ -632,6 +639,11 @@ fn calls_are_checked() {
             "aliases",
             program(&[&constant, &output], &[(&copies, &[0, 1]), (&shifted, &[1, 1])]),
             Some("@y is both p0 and p1, whose accesses are not the same"),
+        ),
+        (
+            "written twice",
+            program(&[&input, &output], &[(&twice, &[0, 1, 1])]),
+            Some("@y is both p1 and p2, which are both written"),
         ),
         (
             "counter over steps",
