@@ -5,6 +5,7 @@ pub mod cli;
 pub mod codegen;
 pub mod datasets;
 pub mod diag;
+pub mod elaborate;
 pub mod ir;
 pub mod kernel;
 pub mod ops;

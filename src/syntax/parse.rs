@@ -24,8 +24,9 @@ const CALL_LIMIT: NonZeroUsize = NonZeroUsize::new(20_000_000).expect("it is not
 #[grammar = "grammar/fqt.pest"]
 pub(super) struct Grammar;
 
-/// The text of a source; what is not UTF-8 is an error (E0105).
+/// The text of a source; what is too large (E0102) or not UTF-8 (E0105) is an error.
 pub fn text(bytes: Vec<u8>) -> Result<String, Diagnostic> {
+    short(bytes.len())?;
     String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         Diagnostic::new("E0105", format!("not a text file: byte {at} is not UTF-8"))
@@ -71,6 +72,14 @@ fn parse_file(source: &str, place: &dyn Fn(Span) -> Place) -> Result<File, Vec<D
     let mut walk = Walk::new(place);
     let file = walk.file(pairs.next().expect("the rule gives one pair"));
     if walk.errors.is_empty() { Ok(file) } else { Err(walk.errors) }
+}
+
+fn short(length: usize) -> Result<(), Diagnostic> {
+    if length <= MAX_SOURCE {
+        return Ok(());
+    }
+    let message = format!("the file has more than {MAX_SOURCE} bytes, the most that a model file can have");
+    Err(Diagnostic::new("E0102", message).help("check that this is a model file; data does not belong into one"))
 }
 
 /// Refuses what would make pest or a later walk recurse or run for long.

@@ -13,16 +13,15 @@ pub(super) static CODES: &[Code] = &[
     },
     Code {
         code: "E0402",
-        title: "quantizer does not fit",
+        title: "quantizer or rectifier unknown or unfit",
         explanation: "Each quantizer is made for weights, for activations or for gradients; `fqtc list quantizers` \
-                      prints which. Rectifiers belong to batch norm.",
+                      prints them, and `fqtc list rectifiers` those of batch norm. `none` leaves a tensor as it is.",
     },
     Code {
         code: "E0403",
         title: "bit-width out of range",
-        explanation: "Weights and activations have 2 to 8 bits, gradients 2 to 8: one bit leaves no code beside \
-                      zero, and codes of more than eight bits do not fit the 8-bit multipliers that make the step \
-                      fast.",
+        explanation: "Codes have 2 to 8 bits: one bit leaves no code beside zero, and codes of more than eight \
+                      bits do not fit the 8-bit multipliers that make the step fast.",
     },
     Code {
         code: "E0404",

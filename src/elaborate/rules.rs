@@ -1,0 +1,249 @@
+//! Rules: which quantizer, rectifier or replacement holds where.
+//!
+//! A rule changes what wider and earlier rules said: with the same callee only the arguments that it names, with another
+//! callee everything. Folding the rules for one scope gives the callee and its arguments there.
+
+use super::args::{Given, bind, call_of, complete};
+use super::merge::Merged;
+use super::network::Network;
+use super::paths::{Scope, matching};
+use super::{Report, training::Named};
+use crate::diag::{Diagnostic, suggest};
+use crate::ir::{Attrs, Layers, Module, Rectification, Role, Rule, Scheme};
+use crate::ops::{self, Layer, Part};
+use crate::syntax::ast::{self, Arg, Name, Place, Verb};
+use crate::types::ParamSpec;
+use crate::{quant, rectify};
+
+/// A callee that quantizes nothing.
+const NONE: &str = "none";
+
+/// A callee that replaces a layer with nothing.
+pub(super) const NOTHING: &str = "nothing";
+
+/// One rule for one scope.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) verb: Verb,
+    pub(super) subject: Name,
+    pub(super) scope: Scope,
+    /// Where the scope is written.
+    pub(super) place: Place,
+    /// The callee; `None` keeps it.
+    pub(super) callee: Option<Name>,
+    pub(super) args: Vec<Arg>,
+}
+
+/// What the rules give for one scope.
+#[derive(Clone, Debug)]
+pub(super) struct Choice {
+    pub(super) callee: String,
+    pub(super) specs: &'static [ParamSpec],
+    /// What was given explicitly.
+    pub(super) given: Attrs,
+}
+
+/// What rules of a verb and subject choose from.
+pub(super) fn table(verb: Verb, subject: &str) -> Vec<Named> {
+    let none = Named { name: NONE, doc: "left as it is", params: &[] };
+    match verb {
+        Verb::Quantize => {
+            let fitting = quant::ALL.iter().filter(|q| q.role().word() == subject);
+            let named = fitting.map(|q| Named { name: q.name(), doc: q.doc(), params: q.params() });
+            named.chain([none]).collect()
+        }
+        Verb::Rectify => {
+            rectify::ALL.iter().map(|r| Named { name: r.name(), doc: r.doc(), params: r.params() }).collect()
+        }
+        Verb::Replace => {
+            let count = layer(subject).map_or(1, Layer::operands);
+            let fitting = ops::layers().filter(|l| l.operands() == count);
+            let named = fitting.map(|l| Named { name: l.name(), doc: l.doc(), params: l.params() });
+            named.chain((count == 1).then_some(Named { name: NOTHING, ..none })).collect()
+        }
+    }
+}
+
+/// The layer of a name.
+pub(super) fn layer(name: &str) -> Option<&'static dyn Layer> {
+    ops::layers().find(|layer| layer.name() == name)
+}
+
+/// What a verb can be said about.
+pub(super) fn subjects(verb: Verb) -> Vec<&'static str> {
+    match verb {
+        Verb::Quantize => Role::ALL.iter().map(|role| role.word()).collect(),
+        Verb::Rectify => {
+            let norms = ops::ALL.iter().filter(|op| op.part() == Part::Norm);
+            norms.filter_map(|op| op.layer()).map(|layer| layer.name()).collect()
+        }
+        Verb::Replace => ops::layers().map(|layer| layer.name()).collect(),
+    }
+}
+
+/// The entries of a rule after checking its subject and callee.
+pub(super) fn entries(verb: Verb, subject: &Name, of: &[Name], with: &ast::Call, report: &mut Report) -> Vec<Entry> {
+    if !subjects(verb).contains(&subject.text.as_str()) {
+        let error = Diagnostic::new("E0201", format!("`{}` cannot be said about `{}`", verb.word(), subject.text));
+        let error = subject.place.mark(error, "unknown here");
+        report.add(Diagnostic { help: suggest::help(&subject.text, subjects(verb)), ..error });
+        return vec![];
+    }
+    let callees = table(verb, &subject.text);
+    if callees.iter().all(|c| c.name != with.name.text) {
+        report.add(unknown_callee(verb, subject, &with.name, &callees));
+        return vec![];
+    }
+    if verb == Verb::Replace
+        && let Some(class) = of.iter().find(|name| matches!(Scope::named(&name.text), Scope::Class(_)))
+    {
+        let error = Diagnostic::new("E0207", format!("`replace` cannot tell which layer is `{}`", class.text));
+        report.add(class.place.mark(error, "known only once all layers are").help("name the layer by its path: `of conv1`"));
+        return vec![];
+    }
+    let entry = |scope: Scope, place: &Place| Entry {
+        verb,
+        subject: subject.clone(),
+        scope,
+        place: place.clone(),
+        callee: Some(with.name.clone()),
+        args: with.args.clone(),
+    };
+    match of {
+        [] => vec![entry(Scope::All, &subject.place)],
+        _ => of.iter().map(|name| entry(Scope::named(&name.text), &name.place)).collect(),
+    }
+}
+
+fn unknown_callee(verb: Verb, subject: &Name, callee: &Name, callees: &[Named]) -> Diagnostic {
+    let (name, subject) = (&callee.text, &subject.text);
+    let help = suggest::help(name, callees.iter().map(|c| c.name));
+    let error = match (verb, quant::find(name)) {
+        (Verb::Quantize, Some(q)) => {
+            let message = format!("`{name}` quantizes {}, not {subject}", q.role().word());
+            return callee.place.mark(Diagnostic::new("E0402", message), "made for something else").help(help.unwrap_or_default());
+        }
+        (Verb::Quantize, None) => Diagnostic::new("E0402", format!("there is no quantizer `{name}`")),
+        (Verb::Rectify, _) => Diagnostic::new("E0402", format!("there is no rectifier `{name}`")),
+        (Verb::Replace, _) => Diagnostic::new("E0201", format!("`{subject}` cannot be replaced with `{name}`")),
+    };
+    Diagnostic { help, ..callee.place.mark(error, "unknown here") }
+}
+
+/// What the entries give for a verb, subject and scope; `None` if none of them says anything about it.
+pub(super) fn fold(entries: &[Entry], verb: Verb, subject: &str, scope: &Scope, report: &mut Report) -> Option<Choice> {
+    let mut said: Vec<&Entry> = entries.iter().filter(|e| says(e, verb, subject, scope)).collect();
+    said.sort_by_key(|e| e.scope.width());
+    let callees = table(verb, subject);
+    let start = Choice { callee: subject.to_owned(), specs: layer(subject).map_or(&[], Layer::params), given: Attrs::new() };
+    // A replaced layer starts as itself.
+    let mut choice = (verb == Verb::Replace && !said.is_empty()).then_some(start);
+    for entry in said {
+        let name = entry.callee.as_ref().map(|c| c.text.as_str());
+        if let Some(named) = callees.iter().find(|c| Some(c.name) == name)
+            && choice.as_ref().is_none_or(|c| c.callee != named.name)
+        {
+            choice = Some(Choice { callee: named.name.to_owned(), specs: named.params, given: Attrs::new() });
+        }
+        if let Some(choice) = &mut choice {
+            let given: Vec<Given<'_>> = entry.args.iter().map(Given::constant).collect();
+            choice.given.extend(bind(&choice.callee, choice.specs, &given, report));
+        }
+    }
+    choice
+}
+
+fn says(entry: &Entry, verb: Verb, subject: &str, scope: &Scope) -> bool {
+    entry.verb == verb && entry.subject.text == subject && entry.scope.contains(scope)
+}
+
+/// One rule for each verb, subject and scope, folded, in order of first appearance; everything stated.
+pub(super) fn normalized(entries: &[Entry], report: &mut Report) -> Vec<(Entry, Choice)> {
+    let mut done: Vec<(Entry, Choice)> = vec![];
+    for entry in entries {
+        let (verb, subject, scope) = (entry.verb, &entry.subject.text, &entry.scope);
+        if done.iter().any(|(e, _)| e.verb == verb && e.subject.text == *subject && e.scope == *scope) {
+            continue;
+        }
+        if let Some(choice) = fold(entries, verb, subject, scope, report) {
+            done.push((entry.clone(), choice));
+        }
+    }
+    done
+}
+
+/// The syntax of a folded rule. A replaced layer keeps the arguments of its uses, so only given ones are stated.
+pub(super) fn syntax(entry: &Entry, choice: &Choice) -> ast::Rule {
+    let attrs = match entry.verb {
+        Verb::Replace => choice.given.clone(),
+        _ => complete(choice.specs, &choice.given),
+    };
+    let of = entry.scope.text().map(|text| Name { text: text.to_owned(), place: entry.place.clone() });
+    ast::Rule::Set {
+        verb: entry.verb,
+        subject: entry.subject.clone(),
+        of: of.into_iter().collect(),
+        with: call_of(&choice.callee, choice.specs, &attrs),
+    }
+}
+
+/// The module with rules for weights, activations, gradients and batch norm; reports scopes that reach no layer.
+pub(super) fn apply(merged: &Merged<'_>, network: Network, report: &mut Report) -> Option<Module> {
+    let Network { mut module, layers } = network;
+    for (entry, choice) in &merged.rules {
+        let reached = report.take(reached(entry, &layers))?;
+        let params = complete(choice.specs, &choice.given);
+        match entry.verb {
+            Verb::Quantize => {
+                let target = *Role::ALL.iter().find(|role| role.word() == entry.subject.text)?;
+                let scheme = (choice.callee != NONE).then(|| scheme(&mut module, target, &choice.callee, &params));
+                let rule = |layers| Rule { target, layers, scheme: scheme.clone() };
+                module.rules.extend(reached.into_iter().map(rule));
+            }
+            Verb::Rectify => {
+                let rule = |layers| Rectification { layers, rectifier: choice.callee.clone(), params: params.clone() };
+                module.rectify.extend(reached.into_iter().map(rule));
+            }
+            Verb::Replace => {}
+        }
+    }
+    Some(module)
+}
+
+/// The name of a scheme of the module with this meaning: `gradients`, `gradients2`, …
+fn scheme(module: &mut Module, target: Role, quantizer: &str, params: &Attrs) -> String {
+    let scheme = Scheme { quantizer: quantizer.to_owned(), params: params.clone() };
+    let mut name = target.word().to_owned();
+    let mut ordinal = 1;
+    while module.schemes.get(&name).is_some_and(|s| *s != scheme) {
+        ordinal += 1;
+        name = format!("{}{ordinal}", target.word());
+    }
+    module.schemes.insert(name.clone(), scheme);
+    name
+}
+
+fn reached(entry: &Entry, layers: &[String]) -> Result<Vec<Layers>, Diagnostic> {
+    let path = match &entry.scope {
+        Scope::All => return Ok(vec![Layers::All]),
+        Scope::Class("first") => return Ok(vec![Layers::First]),
+        Scope::Class("last") => return Ok(vec![Layers::Last]),
+        Scope::Class(_) => return Ok(vec![Layers::Logits]),
+        Scope::Path(path) => path,
+    };
+    let found = matching(path, layers);
+    if !found.is_empty() {
+        return Ok(found.into_iter().map(Layers::Path).collect());
+    }
+    let mut known: Vec<&str> = vec![];
+    for layer in layers {
+        let blocks = layer.match_indices('.').map(|(at, _)| &layer[..at]);
+        for path in blocks.chain([layer.as_str()]) {
+            if !known.contains(&path) {
+                known.push(path);
+            }
+        }
+    }
+    let error = entry.place.mark(Diagnostic::new("E0207", format!("the model has no layer `{path}`")), "no such layer");
+    Err(Diagnostic { help: suggest::help(path, known), ..error })
+}
