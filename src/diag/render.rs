@@ -57,12 +57,13 @@ fn over_source(
     if let Some(help) = &diagnostic.help {
         report.add_help(help);
     }
-    for (i, label) in diagnostic.labels.iter().enumerate() {
+    // Drawn in the order of the source: ariadne opens a new excerpt where the order goes back.
+    let mut labels: Vec<(usize, &super::Label)> = diagnostic.labels.iter().enumerate().collect();
+    labels.sort_by_key(|(_, label)| label.span.start);
+    for (i, label) in labels {
         let colour = if i == 0 { Color::Red } else { Color::Blue };
-        let place = widen(source, label.span);
-        report.add_label(
-            Label::new((name, place)).with_message(&label.message).with_color(colour).with_order(i as i32),
-        );
+        let place = (name, widen(source, label.span));
+        report.add_label(Label::new(place).with_message(&label.message).with_color(colour));
     }
     let mut out = vec![];
     match report.finish().write((name, Source::from(source)), &mut out) {

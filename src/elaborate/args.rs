@@ -12,21 +12,28 @@ pub(super) struct Given<'a> {
     pub(super) name: Option<&'a Name>,
     /// Where its value stands.
     pub(super) place: &'a Place,
-    /// Its value for a parameter; an error that is not reported yet.
-    pub(super) value: Box<dyn Fn(&ParamSpec) -> Result<Attr, Diagnostic> + 'a>,
+    /// Its value for a parameter, or the error, if that is not reported yet.
+    pub(super) value: Box<dyn Fn(&ParamSpec) -> Result<Attr, Option<Diagnostic>> + 'a>,
 }
 
 impl<'a> Given<'a> {
     /// An argument of a rule or setting: names are words.
     pub(super) fn constant(arg: &'a Arg) -> Given<'a> {
-        let value = Box::new(|spec: &ParamSpec| constant(spec, &arg.value));
+        let value = Box::new(|spec: &ParamSpec| constant(spec, &arg.value).map_err(Some));
         Given { name: arg.name.as_ref(), place: &arg.value.place, value }
     }
 }
 
-/// Binds arguments to parameters: positional ones in table order, then by name. What is not given is not in the result.
-pub(super) fn bind(owner: &str, specs: &[ParamSpec], given: &[Given<'_>], report: &mut Report) -> Attrs {
+/// Binds arguments to parameters: positional ones in table order, then by name. What is not given is not in the result;
+/// the truth value says whether everything was right.
+pub(super) fn bind(
+    owner: &str,
+    specs: &[ParamSpec],
+    given: &[Given<'_>],
+    report: &mut Report,
+) -> (Attrs, bool) {
     let mut attrs = Attrs::new();
+    let mut right = true;
     let mut positional = 0;
     for arg in given {
         let spec = match arg.name {
@@ -35,29 +42,34 @@ pub(super) fn bind(owner: &str, specs: &[ParamSpec], given: &[Given<'_>], report
         };
         let Some(spec) = spec else {
             report.add(unknown(owner, specs, arg));
+            right = false;
             continue;
         };
         positional += usize::from(arg.name.is_none());
-        let Some(value) = report.take((arg.value)(spec)) else {
-            // The parameter was given, if wrongly: it is not missing.
-            if let Some(default) = spec.default {
-                attrs.insert(spec.name.to_owned(), default.attr());
+        let value = match (arg.value)(spec) {
+            Ok(value) => value,
+            Err(error) => {
+                error.into_iter().for_each(|error| report.add(error));
+                right = false;
+                continue;
             }
-            continue;
         };
         if attrs.insert(spec.name.to_owned(), value).is_some() {
             let error = Diagnostic::new("E0204", format!("`{}` of `{owner}` is given twice", spec.name));
             report.add(arg.place.mark(error, "given again here").help("remove one of the two"));
         }
     }
-    attrs
+    (attrs, right)
 }
 
 fn unknown(owner: &str, specs: &[ParamSpec], arg: &Given<'_>) -> Diagnostic {
     let Some(name) = arg.name else {
         let count = specs.len();
         let plural = if count == 1 { "" } else { "s" };
-        let error = Diagnostic::new("E0202", format!("`{owner}` takes {count} argument{plural}, but more were given"));
+        let error = Diagnostic::new(
+            "E0202",
+            format!("`{owner}` takes {count} argument{plural}, but more were given"),
+        );
         return arg.place.mark(error, "one too many");
     };
     let error = Diagnostic::new("E0202", format!("`{owner}` has no parameter `{}`", name.text));
@@ -81,8 +93,12 @@ pub(super) fn constant(spec: &ParamSpec, value: &Expr) -> Result<Attr, Diagnosti
         ExprKind::Dims(dims) => Attr::Ints(dims.iter().map(|&d| d as i64).collect()),
         ExprKind::Name(word) => word_or_bool(word),
         _ => {
-            let error = Diagnostic::new("E0204", format!("`{}` needs a plain number or word here", spec.name));
-            return Err(value.place.mark(error, "not a plain value").help(format!("{} is {}", spec.name, spec.kind)));
+            let error =
+                Diagnostic::new("E0204", format!("`{}` needs a plain number or word here", spec.name));
+            return Err(value
+                .place
+                .mark(error, "not a plain value")
+                .help(format!("{} is {}", spec.name, spec.kind)));
         }
     };
     check(spec, &attr, &value.place)
@@ -101,10 +117,12 @@ pub(super) fn word_or_bool(word: &str) -> Attr {
 pub(super) fn check(spec: &ParamSpec, value: &Attr, place: &Place) -> Result<Attr, Diagnostic> {
     spec.check(value).map_err(|error| {
         let code = if spec.name == "bits" { "E0403" } else { error.code };
-        let error = place.mark(Diagnostic { code, ..error }, "not accepted");
+        let message = format!("`{}` is {}, but {} was given", spec.name, spec.kind, literal(value));
+        let error = place.mark(Diagnostic { code, message, ..error }, "not accepted");
         match (value, words(&spec.kind)) {
             (Attr::Word(word), words) if !words.is_empty() => {
-                let near = suggest::nearest(word, words.iter().copied()).map(|w| format!("did you mean `{w}`?"));
+                let near =
+                    suggest::nearest(word, words.iter().copied()).map(|w| format!("did you mean `{w}`?"));
                 Diagnostic { help: near.or(error.help), ..error }
             }
             _ => error,
@@ -143,6 +161,8 @@ pub(super) fn call_of(name: &str, specs: &[ParamSpec], attrs: &Attrs) -> Call {
 pub(super) fn literal(value: &Attr) -> Expr {
     let kind = match value {
         Attr::Int(v) => ExprKind::Int(*v),
+        // Whole numbers are integers: `warmup = 5`.
+        Attr::Real(v) if v.fract() == 0.0 && v.abs() < 1e15 => ExprKind::Int(*v as i64),
         Attr::Real(v) => ExprKind::Real(*v),
         Attr::Bool(v) => ExprKind::Name(v.to_string()),
         Attr::Word(word) | Attr::Scheme(word) => ExprKind::Name(word.clone()),

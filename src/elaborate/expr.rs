@@ -68,11 +68,17 @@ fn repetitions<'a>(b: &mut Builder<'a>, frame: &mut Frame<'a>, times: &'a Expr) 
         Val::Int(n @ 0..=MOST) => Ok(n),
         Val::Poison => Ok(0),
         Val::Int(n) => {
-            let error = Diagnostic::new("E0303", format!("a stage cannot be repeated {n} times; 0 to {MOST} are possible"));
+            let error = Diagnostic::new(
+                "E0303",
+                format!("a stage cannot be repeated {n} times; 0 to {MOST} are possible"),
+            );
             Err(times.place.mark(error, "out of range").help("give the number of repetitions"))
         }
         other => {
-            let error = Diagnostic::new("E0302", format!("a stage is repeated an integer of times, but this is {}", other.kind()));
+            let error = Diagnostic::new(
+                "E0302",
+                format!("a stage is repeated an integer of times, but this is {}", other.kind()),
+            );
             Err(times.place.mark(error, "not an integer").help("for example `|> basic(16) * 3`"))
         }
     }
@@ -90,8 +96,14 @@ fn choose<'a>(
             Val::Bool(false) => {}
             Val::Poison => return Ok(Val::Poison),
             other => {
-                let error = Diagnostic::new("E0302", format!("a condition is true or false, but this is {}", other.kind()));
-                return Err(condition.place.mark(error, "not a condition").help("compare numbers: `if stride == 1 { ... }`"));
+                let error = Diagnostic::new(
+                    "E0302",
+                    format!("a condition is true or false, but this is {}", other.kind()),
+                );
+                return Err(condition
+                    .place
+                    .mark(error, "not a condition")
+                    .help("compare numbers: `if stride == 1 { ... }`"));
             }
         }
     }
@@ -114,7 +126,9 @@ fn binary(left: &Val, operator: Operator, right: &Val, place: &Place) -> Result<
         (Val::Int(a), _, Val::Int(b)) if operator.compare(*a, *b).is_some() => {
             return Ok(Val::Bool(operator.compare(*a, *b) == Some(true)));
         }
-        (Val::Int(a), Add | Sub | Mul | Div, Val::Int(b)) => return integer(*a, operator, *b, place).map(Val::Int),
+        (Val::Int(a), Add | Sub | Mul | Div, Val::Int(b)) => {
+            return integer(*a, operator, *b, place).map(Val::Int);
+        }
         _ => {}
     }
     let (Some(a), Some(b)) = (real(left), real(right)) else {
@@ -131,7 +145,11 @@ fn binary(left: &Val, operator: Operator, right: &Val, place: &Place) -> Result<
         Div => a / b,
         _ => return Ok(compared(a, operator, b)),
     };
-    if value.is_finite() { Ok(Val::Real(value)) } else { Err(fails(place, format!("{a} {} {b} is not finite", operator.text()))) }
+    if value.is_finite() {
+        Ok(Val::Real(value))
+    } else {
+        Err(fails(place, format!("{a} {} {b} is not finite", operator.text())))
+    }
 }
 
 fn compared(a: f64, operator: Operator, b: f64) -> Val {
@@ -146,7 +164,9 @@ fn integer(a: i64, operator: Operator, b: i64, place: &Place) -> Result<i64, Dia
         Operator::Sub => a.checked_sub(b),
         Operator::Mul => a.checked_mul(b),
         _ if b == 0 => return Err(fails(place, format!("{a} / 0 has no value"))),
-        _ if a.checked_rem(b) != Some(0) => return Err(fails(place, format!("{a} / {b} is not a whole number"))),
+        _ if a.checked_rem(b) != Some(0) => {
+            return Err(fails(place, format!("{a} / {b} is not a whole number")));
+        }
         _ => a.checked_div(b),
     };
     value.ok_or_else(|| fails(place, format!("{a} {} {b} does not fit into 64 bits", operator.text())))

@@ -85,7 +85,8 @@ impl<'a> Frame<'a> {
     /// The value of a name, or E0201.
     pub(super) fn find(&self, name: &str, place: &Place) -> Result<Val, Diagnostic> {
         self.get(name).cloned().ok_or_else(|| {
-            let error = place.mark(Diagnostic::new("E0201", format!("`{name}` is not defined here")), "unknown name");
+            let error =
+                place.mark(Diagnostic::new("E0201", format!("`{name}` is not defined here")), "unknown name");
             Diagnostic { help: suggest::help(name, self.names.keys().copied()), ..error }
         })
     }

@@ -7,7 +7,9 @@ use super::training::Settings;
 use super::{Overrides, Report};
 use crate::diag::{Diagnostic, suggest};
 use crate::ir::{Attr, Role};
-use crate::syntax::ast::{Block, File, Member, Model, Name, Place, Recipe, RecipeItem, Rule, Setting, Statement, Verb};
+use crate::syntax::ast::{
+    Block, File, Member, Model, Name, Place, Recipe, RecipeItem, Rule, Setting, Statement, Verb,
+};
 use crate::types::ParamSpec;
 
 /// What has been read so far.
@@ -79,9 +81,18 @@ pub(super) fn merge<'a>(file: &'a File, overrides: &Overrides, report: &mut Repo
     check_complete(model, &rules, report);
     let input = input(model, report);
     let classes = classes(model, report);
-    let blocks: Vec<&Block> = parts(model, |m| if let Member::Block(b) = m { Some(b) } else { None }).collect();
+    let blocks: Vec<&Block> =
+        parts(model, |m| if let Member::Block(b) = m { Some(b) } else { None }).collect();
     let statements = parts(model, |m| if let Member::Statement(s) = m { Some(s) } else { None }).collect();
-    Some(Merged { model, input: input?, classes: classes?, blocks, statements, settings: state.settings, rules })
+    Some(Merged {
+        model,
+        input: input?,
+        classes: classes?,
+        blocks,
+        statements,
+        settings: state.settings,
+        rules,
+    })
 }
 
 fn parts<'a, T: 'a>(model: &'a Model, part: fn(&'a Member) -> Option<T>) -> impl Iterator<Item = T> {
@@ -91,9 +102,13 @@ fn parts<'a, T: 'a>(model: &'a Model, part: fn(&'a Member) -> Option<T>) -> impl
 fn only_model(file: &File) -> Result<&Model, Diagnostic> {
     match &file.models[..] {
         [model] => Ok(model),
-        [] => Err(Diagnostic::new("E0209", "the file has no model").help("start with `model name { input image: 32x32x3 ... }`")),
+        [] => Err(Diagnostic::new("E0209", "the file has no model")
+            .help("start with `model name { input image: 32x32x3 ... }`")),
         [first, second, ..] => {
-            let error = second.name.place.mark(Diagnostic::new("E0209", "the file has more than one model"), "second model");
+            let error = second
+                .name
+                .place
+                .mark(Diagnostic::new("E0209", "the file has more than one model"), "second model");
             Err(first.name.place.mark(error, "first model").help("keep one model in a file"))
         }
     }
@@ -124,10 +139,13 @@ pub(super) fn twice(first: &Name, second: &Name, what: &str) -> Diagnostic {
 }
 
 fn read_model(file: &File, model: &Model, state: &mut State, report: &mut Report) {
-    let trains: Vec<&Vec<Setting>> = parts(model, |m| if let Member::Train(t) = m { Some(t) } else { None }).collect();
+    let trains: Vec<&Vec<Setting>> =
+        parts(model, |m| if let Member::Train(t) = m { Some(t) } else { None }).collect();
     if trains.len() > 1 {
         let error = Diagnostic::new("E0209", format!("`{}` has more than one `train`", model.name.text));
-        report.add(model.name.place.mark(error, "in this model").help("put all settings into one `train { ... }`"));
+        report.add(
+            model.name.place.mark(error, "in this model").help("put all settings into one `train { ... }`"),
+        );
     }
     for settings in trains {
         state.settings.read(settings, report);
@@ -142,8 +160,14 @@ fn read_recipe(file: &File, name: &Name, state: &mut State, report: &mut Report)
     let own = file.recipes.iter().find(|r| r.name.text == name.text).cloned();
     let built_in = || recipes::built_in().iter().find(|r| r.name == name.text).map(|r| r.recipe());
     let Some(Recipe { items, .. }) = own.or_else(built_in) else {
-        let names = file.recipes.iter().map(|r| r.name.text.as_str()).chain(recipes::built_in().iter().map(|r| r.name));
-        let error = name.place.mark(Diagnostic::new("E0201", format!("there is no recipe `{}`", name.text)), "unknown recipe");
+        let names = file
+            .recipes
+            .iter()
+            .map(|r| r.name.text.as_str())
+            .chain(recipes::built_in().iter().map(|r| r.name));
+        let error = name
+            .place
+            .mark(Diagnostic::new("E0201", format!("there is no recipe `{}`", name.text)), "unknown recipe");
         report.add(Diagnostic { help: suggest::help(&name.text, names), ..error });
         return;
     };
@@ -159,9 +183,13 @@ fn read_recipe(file: &File, name: &Name, state: &mut State, report: &mut Report)
 fn walk(rules: &[Rule], holds: &mut dyn FnMut(&Rule) -> bool, entries: &mut Vec<Entry>, report: &mut Report) {
     for rule in rules {
         match rule {
-            Rule::Set { verb, subject, of, with } => entries.extend(rules::entries(*verb, subject, of, with, report)),
+            Rule::Set { verb, subject, of, with } => {
+                entries.extend(rules::entries(*verb, subject, of, with, report))
+            }
             Rule::At { what, rules, .. } => {
-                if report.take(role(what)).is_some_and(|role| check_condition(what, role, rules, report)) && holds(rule) {
+                if report.take(role(what)).is_some_and(|role| check_condition(what, role, rules, report))
+                    && holds(rule)
+                {
                     walk(rules, holds, entries, report);
                 }
             }
@@ -205,9 +233,12 @@ fn bits(specs: &[ParamSpec], given: Option<&Attr>) -> Option<i64> {
 
 /// The role that `gbits`, `wbits` or `abits` speaks of.
 fn role(what: &Name) -> Result<Role, Diagnostic> {
-    const WORDS: [(&str, Role); 3] = [("wbits", Role::Weights), ("abits", Role::Activations), ("gbits", Role::Gradients)];
+    const WORDS: [(&str, Role); 3] =
+        [("wbits", Role::Weights), ("abits", Role::Activations), ("gbits", Role::Gradients)];
     WORDS.iter().find(|(word, _)| *word == what.text).map(|(_, role)| *role).ok_or_else(|| {
-        let error = what.place.mark(Diagnostic::new("E0201", format!("`at` knows no `{}`", what.text)), "unknown here");
+        let error = what
+            .place
+            .mark(Diagnostic::new("E0201", format!("`at` knows no `{}`", what.text)), "unknown here");
         Diagnostic { help: suggest::help(&what.text, WORDS.map(|(word, _)| word)), ..error }
     })
 }
@@ -240,7 +271,8 @@ fn check_condition(what: &Name, role: Role, rules: &[Rule], report: &mut Report)
 
 fn check_complete(model: &Model, rules: &[(Entry, Choice)], report: &mut Report) {
     let said = |role: &Role| {
-        let broad = |e: &Entry| e.verb == Verb::Quantize && e.subject.text == role.word() && e.scope == Scope::All;
+        let broad =
+            |e: &Entry| e.verb == Verb::Quantize && e.subject.text == role.word() && e.scope == Scope::All;
         rules.iter().any(|(entry, _)| broad(entry))
     };
     let missing: Vec<&str> = Role::ALL.iter().filter(|role| !said(role)).map(|role| role.word()).collect();
@@ -251,34 +283,50 @@ fn check_complete(model: &Model, rules: &[(Entry, Choice)], report: &mut Report)
     let message = format!("nothing says how to quantize {}", missing.join(", "));
     let error = model.name.place.mark(Diagnostic::new("E0401", message), "in this model");
     let names: Vec<String> = recipes::built_in().iter().map(|r| format!("`{}`", r.name)).collect();
-    report.add(error.help(format!("write `use recipe <name>` with one of {}, or rules of your own", names.join(", "))));
+    report.add(
+        error.help(format!(
+            "write `use recipe <name>` with one of {}, or rules of your own",
+            names.join(", ")
+        )),
+    );
 }
 
 fn input<'a>(model: &'a Model, report: &mut Report) -> Option<(&'a Name, [u64; 3], &'a Place)> {
-    let all: Vec<_> = parts(model, |m| if let Member::Input(n, d, p) = m { Some((n, d, p)) } else { None }).collect();
-    let (name, dims, place) = *report.take(exactly_one(model, &all, "input", "`input image: 32x32x3`", |i| i.2))?;
+    let all: Vec<_> =
+        parts(model, |m| if let Member::Input(n, d, p) = m { Some((n, d, p)) } else { None }).collect();
+    let (name, dims, place) =
+        *report.take(exactly_one(model, &all, "input", "`input image: 32x32x3`", |i| i.2))?;
     let Ok([h, w, c]) = <[u64; 3]>::try_from(&dims[..]) else {
-        let message = format!("the input has {} sides; an image has three", dims.len());
+        let message = format!("an image has three sides, but the input has {}", dims.len());
         let error = place.mark(Diagnostic::new("E0301", message), "height x width x channels");
         report.add(error.help("grey images have one channel: `input image: 28x28x1`"));
         return None;
     };
     if let Some(side) = [h, w, c].into_iter().find(|side| !(1..=65_536).contains(side)) {
-        let message = format!("a side of the input is {side}; it must be 1 to 65536");
-        report.add(place.mark(Diagnostic::new("E0303", message), "out of range").help("give height x width x channels in pixels"));
+        let message = format!("a side of the input must be 1 to 65536, but is {side}");
+        report.add(
+            place
+                .mark(Diagnostic::new("E0303", message), "out of range")
+                .help("give height x width x channels in pixels"),
+        );
         return None;
     }
     Some((name, [h, w, c], place))
 }
 
 fn classes<'a>(model: &'a Model, report: &mut Report) -> Option<(u32, &'a Place)> {
-    let all: Vec<_> = parts(model, |m| if let Member::Classes(n, p) = m { Some((*n, p)) } else { None }).collect();
+    let all: Vec<_> =
+        parts(model, |m| if let Member::Classes(n, p) = m { Some((*n, p)) } else { None }).collect();
     let (count, place) = *report.take(exactly_one(model, &all, "classes", "`classes 10`", |c| c.1))?;
     match u32::try_from(count) {
         Ok(n @ 2..=65_536) => Some((n, place)),
         _ => {
-            let message = format!("{count} classes; there must be 2 to 65536");
-            report.add(place.mark(Diagnostic::new("E0303", message), "out of range").help("give the number of different labels"));
+            let message = format!("the number of classes must be 2 to 65536, but is {count}");
+            report.add(
+                place
+                    .mark(Diagnostic::new("E0303", message), "out of range")
+                    .help("give the number of different labels"),
+            );
             None
         }
     }

@@ -23,6 +23,7 @@ pub use training::{AUGMENTATIONS, Named, OPTIMIZERS, SCHEDULES};
 
 use crate::diag::Diagnostic;
 use crate::ir::Module;
+use crate::ir::canonical::canonicalize;
 use crate::syntax::ast;
 
 /// Most nodes of a module, and most uses of a layer.
@@ -44,7 +45,10 @@ pub fn elaborate(file: &ast::File, overrides: &Overrides) -> Result<Elaborated, 
     let network = network::build(&merged, &mut report);
     let module = network.and_then(|network| rules::apply(&merged, network, &mut report));
     match module {
-        Some(module) if report.errors.is_empty() => Ok(Elaborated { model: merged.file(), module }),
+        Some(mut module) if report.errors.is_empty() => {
+            canonicalize(&mut module);
+            Ok(Elaborated { model: merged.file(), module })
+        }
         _ => Err(report.errors),
     }
 }

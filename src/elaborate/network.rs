@@ -9,8 +9,8 @@ use super::args::{Given, bind, check, complete, word_or_bool, words};
 use super::expr;
 use super::frame::{Frame, Val};
 use super::merge::{Merged, twice};
+use super::paths::Scope;
 use super::rules::{self, NOTHING};
-use super::paths::{Scope};
 use super::{MAX_NODES, Report};
 use crate::diag::{Diagnostic, suggest};
 use crate::ir::{Attr, Attrs, Module, Value};
@@ -53,7 +53,13 @@ fn check_blocks(merged: &Merged<'_>, report: &mut Report) {
         }
         if rules::layer(&block.name.text).is_some() {
             let error = Diagnostic::new("E0205", format!("`{}` is the name of a layer", block.name.text));
-            report.add(block.name.place.mark(error, "a block of the same name").help("choose another name for the block"));
+            report.add(
+                block
+                    .name
+                    .place
+                    .mark(error, "a block of the same name")
+                    .help("choose another name for the block"),
+            );
         }
     }
 }
@@ -79,10 +85,12 @@ pub(super) struct Builder<'a> {
 impl<'a> Builder<'a> {
     fn run<'r>(merged: &Merged<'_>, decided: BTreeSet<String>, report: &'r mut Report) -> Option<Built> {
         let (name, image, place) = merged.input;
-        let module = Module::new(&merged.model.name.text, merged.settings.training(), merged.classes.0, image);
+        let module =
+            Module::new(&merged.model.name.text, merged.settings.training(), merged.classes.0, image);
         if module.ty(module.image).elements().is_none_or(|n| n >= 1 << 31) {
             let batch = module.training.batch;
-            let error = Diagnostic::new("E0303", format!("{batch} images of this size have 2^31 elements or more"));
+            let error =
+                Diagnostic::new("E0303", format!("{batch} images of this size have 2^31 elements or more"));
             report.add(place.mark(error, "too large").help("reduce `batch` or the size of the input"));
             return None;
         }
@@ -129,18 +137,23 @@ impl<'a> Builder<'a> {
                     if let Some((_, first)) = &result {
                         let error = Diagnostic::new("E0209", "there is more than one result");
                         let error = value.place.mark(error, "second result");
-                        self.report.add(first.place.mark(error, "first result").help("bind all but one to names"));
+                        self.report
+                            .add(first.place.mark(error, "first result").help("bind all but one to names"));
                         return None;
                     }
                     result = Some((expr::eval(self, frame, value), value));
                 }
                 (Statement::Return(value), None) => {
-                    let error = value.place.mark(Diagnostic::new("E0209", "a model does not `return`"), "in a model");
+                    let error =
+                        value.place.mark(Diagnostic::new("E0209", "a model does not `return`"), "in a model");
                     self.report.add(error.help("write the pipeline alone: what it gives is the result"));
                     return None;
                 }
                 (Statement::Result(value), Some(_)) => {
-                    let error = value.place.mark(Diagnostic::new("E0209", "nothing uses this value"), "neither bound nor returned");
+                    let error = value.place.mark(
+                        Diagnostic::new("E0209", "nothing uses this value"),
+                        "neither bound nor returned",
+                    );
                     self.report.add(error.help("write `return ...`, or bind it: `name = ...`"));
                     return None;
                 }
@@ -149,7 +162,10 @@ impl<'a> Builder<'a> {
         if result.is_none() {
             let (owner, help) = match block {
                 Some(block) => (&block.name, "end it with `return ...`"),
-                None => (&self.merged.model.name, "write the pipeline of its layers: `image |> ... |> linear(10)`"),
+                None => (
+                    &self.merged.model.name,
+                    "write the pipeline of its layers: `image |> ... |> linear(10)`",
+                ),
             };
             let error = Diagnostic::new("E0209", format!("`{}` has no result", owner.text));
             self.report.add(owner.place.mark(error, "gives nothing").help(help));
@@ -163,8 +179,12 @@ impl<'a> Builder<'a> {
             Val::Tensor(logits) => logits,
             Val::Poison => return None,
             other => {
-                let error = Diagnostic::new("E0302", format!("the result of a model is a tensor, but this is {}", other.kind()));
-                self.report.add(place.place.mark(error, "the result").help("start the pipeline with the input"));
+                let error = Diagnostic::new(
+                    "E0302",
+                    format!("the result of a model is a tensor, but this is {}", other.kind()),
+                );
+                self.report
+                    .add(place.place.mark(error, "the result").help("start the pipeline with the input"));
                 return None;
             }
         };
@@ -174,11 +194,14 @@ impl<'a> Builder<'a> {
             let message = format!("the model gives {shape:?}, but {classes} classes need [batch, {classes}]");
             let error = place.place.mark(Diagnostic::new("E0305", message), format!("gives {shape:?}"));
             let error = declared.mark(error, format!("{classes} classes"));
-            self.report.add(error.help(format!("end the model with `linear({classes})`, after `flatten` or `global_avg_pool`")));
+            self.report.add(error.help(format!(
+                "end the model with `linear({classes})`, after `flatten` or `global_avg_pool`"
+            )));
             return None;
         }
         let operands = [logits, self.module.labels];
-        let loss = ops::append(&mut self.module, "softmax_cross_entropy", &operands, Attrs::new(), "loss", None);
+        let loss =
+            ops::append(&mut self.module, "softmax_cross_entropy", &operands, Attrs::new(), "loss", None);
         self.module.logits = logits;
         self.module.loss = *self.report.take(loss)?.first()?;
         Some(())
@@ -198,7 +221,8 @@ impl<'a> Builder<'a> {
         {
             self.stopped = true;
             let error = Diagnostic::new("E0304", format!("the model is too large: {what}"));
-            self.report.add(place.mark(error, "given up here").help("repeat less, or nest blocks less deeply"));
+            self.report
+                .add(place.mark(error, "given up here").help("repeat less, or nest blocks less deeply"));
         }
         !self.stopped
     }
@@ -212,7 +236,12 @@ impl<'a> Builder<'a> {
     }
 
     /// Applies a layer or block to `piped` (if it is a stage) and its arguments.
-    pub(super) fn call(&mut self, frame: &mut Frame<'a>, call: &'a Call, piped: Option<(Val, &'a Place)>) -> Val {
+    pub(super) fn call(
+        &mut self,
+        frame: &mut Frame<'a>,
+        call: &'a Call,
+        piped: Option<(Val, &'a Place)>,
+    ) -> Val {
         if !self.step(&call.place) {
             return Val::Poison;
         }
@@ -247,7 +276,8 @@ impl<'a> Builder<'a> {
         if self.active.iter().any(|b| b.name.text == block.name.text) {
             let error = Diagnostic::new("E0206", format!("the block `{}` calls itself", block.name.text));
             let error = call.name.place.mark(error, "called from inside itself");
-            self.report.add(block.name.place.mark(error, "this block").help("repeat a stage with `* n` instead"));
+            self.report
+                .add(block.name.place.mark(error, "this block").help("repeat a stage with `* n` instead"));
             return Val::Poison;
         }
         let given = self.block_arguments(frame, block, call, piped);
@@ -261,8 +291,14 @@ impl<'a> Builder<'a> {
                 (None, Some(default)) => expr::eval(self, &mut inner, default),
                 (None, None) => {
                     let message = format!("`{}` needs `{}`", block.name.text, name.text);
-                    let error = call.place.mark(Diagnostic::new("E0203", message), format!("`{}` is missing", name.text));
-                    self.report.add(name.place.mark(error, "this parameter has no default").help(format!("give it: `{} = ...`", name.text)));
+                    let error = call
+                        .place
+                        .mark(Diagnostic::new("E0203", message), format!("`{}` is missing", name.text));
+                    self.report.add(
+                        name.place
+                            .mark(error, "this parameter has no default")
+                            .help(format!("give it: `{} = ...`", name.text)),
+                    );
                     Val::Poison
                 }
             };
@@ -301,11 +337,15 @@ impl<'a> Builder<'a> {
                 let params = block.params.iter().map(|(n, _)| n.text.as_str());
                 let error = match name {
                     Some(name) => {
-                        let error = Diagnostic::new("E0202", format!("`{owner}` has no parameter `{}`", name.text));
-                        Diagnostic { help: suggest::help(&name.text, params), ..name.place.mark(error, "unknown parameter") }
+                        let error =
+                            Diagnostic::new("E0202", format!("`{owner}` has no parameter `{}`", name.text));
+                        Diagnostic {
+                            help: suggest::help(&name.text, params),
+                            ..name.place.mark(error, "unknown parameter")
+                        }
                     }
                     None => {
-                        let message = format!("`{owner}` takes {} arguments, but more were given", given.len());
+                        let message = format!("`{owner}` takes {} arguments, but is given more", given.len());
                         place.mark(Diagnostic::new("E0202", message), "one too many")
                     }
                 };
@@ -314,7 +354,11 @@ impl<'a> Builder<'a> {
             };
             if given[index].replace(value).is_some() {
                 let message = format!("`{}` of `{owner}` is given twice", block.params[index].0.text);
-                self.report.add(place.mark(Diagnostic::new("E0204", message), "given again here").help("remove one of the two"));
+                self.report.add(
+                    place
+                        .mark(Diagnostic::new("E0204", message), "given again here")
+                        .help("remove one of the two"),
+                );
             }
         }
         given
@@ -332,9 +376,12 @@ impl<'a> Builder<'a> {
         let positional = call.args.iter().filter(|a| a.name.is_none()).count() + usize::from(piped.is_some());
         if positional < count {
             let plural = if count == 1 { "" } else { "s" };
-            let message = format!("`{}` takes {count} tensor{plural}, but {positional} were given", layer.name());
+            let message =
+                format!("`{}` takes {count} tensor{plural}, but is given {positional}", layer.name());
             let error = call.place.mark(Diagnostic::new("E0302", message), "too few tensors");
-            self.report.add(error.help("give tensors first: in a pipeline (`x |> relu`) or as arguments (`add(x, y)`)"));
+            self.report.add(
+                error.help("give tensors first: in a pipeline (`x |> relu`) or as arguments (`add(x, y)`)"),
+            );
             return None;
         }
         let mut operands = vec![];
@@ -349,26 +396,34 @@ impl<'a> Builder<'a> {
                 Val::Tensor(tensor) => operands.push(tensor),
                 Val::Poison => {}
                 other => {
-                    let message = format!("`{}` takes a tensor here, but this is {}", layer.name(), other.kind());
-                    self.report.add(place.mark(Diagnostic::new("E0302", message), "not a tensor").help(format!(
-                        "tensors come first: `x |> {}(...)`",
-                        layer.name()
-                    )));
+                    let message =
+                        format!("`{}` takes a tensor here, but this is {}", layer.name(), other.kind());
+                    self.report.add(
+                        place
+                            .mark(Diagnostic::new("E0302", message), "not a tensor")
+                            .help(format!("tensors come first: `x |> {}(...)`", layer.name())),
+                    );
                 }
             }
         }
-        let given = self.arguments(frame, layer.name(), layer.params(), rest);
+        let (given, right) = self.arguments(frame, layer.name(), layer.params(), rest);
         frame.naming = naming;
         let path = frame.path(layer.name());
         self.layers.push(path.clone());
-        if operands.len() < count {
+        if operands.len() < count || !right {
             return None;
         }
         self.replaced(layer, given, &path, &operands, call)
     }
 
     /// The value of each argument as its parameter holds it; names that are not bound are words where words fit.
-    fn arguments(&mut self, frame: &mut Frame<'a>, owner: &str, specs: &[ParamSpec], args: Vec<&'a Arg>) -> Attrs {
+    fn arguments(
+        &mut self,
+        frame: &mut Frame<'a>,
+        owner: &str,
+        specs: &[ParamSpec],
+        args: Vec<&'a Arg>,
+    ) -> (Attrs, bool) {
         let mut values = vec![];
         for arg in &args {
             let word = match &arg.value.kind {
@@ -378,12 +433,10 @@ impl<'a> Builder<'a> {
             let value = if word.is_none() { Some(expr::eval(self, frame, &arg.value)) } else { None };
             values.push((word, value));
         }
-        // A broken value is reported already; its parameter counts as given.
-        let whole: Vec<(&Arg, &(Option<Attr>, Option<Val>))> =
-            args.iter().copied().zip(&values).filter(|(_, (_, value))| *value != Some(Val::Poison)).collect();
         let frame = &*frame;
-        let given: Vec<Given<'_>> = whole
+        let given: Vec<Given<'_>> = args
             .iter()
+            .zip(&values)
             .map(|(arg, (word, value))| Given {
                 name: arg.name.as_ref(),
                 place: &arg.value.place,
@@ -405,7 +458,13 @@ impl<'a> Builder<'a> {
         let mut layer = layer;
         let scope = Scope::Path(path.to_owned());
         let merged = self.merged;
-        let mut said: Vec<_> = merged.rules.iter().filter(|(e, _)| e.verb == Verb::Replace && e.subject.text == layer.name() && e.scope.contains(&scope)).collect();
+        let mut said: Vec<_> = merged
+            .rules
+            .iter()
+            .filter(|(e, _)| {
+                e.verb == Verb::Replace && e.subject.text == layer.name() && e.scope.contains(&scope)
+            })
+            .collect();
         said.sort_by_key(|(e, _)| e.scope.width());
         if let Some((_, choice)) = said.last() {
             if choice.callee == NOTHING {
@@ -451,7 +510,8 @@ impl Built {
         let readers = self.module.readers();
         let norms = |value: &Value| {
             let readers = &readers[value.0 as usize];
-            !readers.is_empty() && readers.iter().all(|&n| ops::of(&self.module.nodes[n]).part() == Part::Norm)
+            !readers.is_empty()
+                && readers.iter().all(|&n| ops::of(&self.module.nodes[n]).part() == Part::Norm)
         };
         self.undecided.iter().filter(|(_, value)| norms(value)).map(|(path, _)| path.clone()).collect()
     }
@@ -482,22 +542,25 @@ fn argument(
     arg: &Arg,
     word: Option<&Attr>,
     value: Option<&Val>,
-) -> Result<Attr, Diagnostic> {
+) -> Result<Attr, Option<Diagnostic>> {
     let place = &arg.value.place;
     let attr = match (word, value) {
         (Some(Attr::Word(name)), _) if words(&spec.kind).is_empty() => {
-            frame.find(name, place)?;
-            return Err(Diagnostic::new("E0201", format!("`{name}` is not defined here")));
+            return Err(frame.find(name, place).err());
         }
         (Some(word), _) => word.clone(),
+        (_, Some(Val::Poison)) => return Err(None),
         (_, Some(Val::Int(v))) => Attr::Int(*v),
         (_, Some(Val::Real(v))) => Attr::Real(*v),
         (_, Some(Val::Bool(v))) => Attr::Bool(*v),
         (_, Some(Val::Dims(dims))) => Attr::Ints(dims.iter().map(|&d| d as i64).collect()),
         _ => {
-            let error = Diagnostic::new("E0302", format!("`{}` is {}, but this is a tensor", spec.name, spec.kind));
-            return Err(place.mark(error, "a tensor").help("a layer takes its tensors first, then its arguments"));
+            let error =
+                Diagnostic::new("E0302", format!("`{}` is {}, but this is a tensor", spec.name, spec.kind));
+            return Err(Some(
+                place.mark(error, "a tensor").help("a layer takes its tensors first, then its arguments"),
+            ));
         }
     };
-    check(spec, &attr, place)
+    check(spec, &attr, place).map_err(Some)
 }

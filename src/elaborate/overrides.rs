@@ -36,7 +36,9 @@ impl Overrides {
     /// Splits `key=value`.
     pub fn pair(text: &str) -> Result<(String, String), Diagnostic> {
         match text.split_once('=') {
-            Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
+            Some((key, value)) if !key.trim().is_empty() => {
+                Ok((key.trim().to_owned(), value.trim().to_owned()))
+            }
             _ => Err(Diagnostic::new("E0208", format!("`{text}` is not of the form key=value"))
                 .help("for example `train.epochs=5` or `gradients.bits=4`")),
         }
@@ -59,7 +61,9 @@ impl Overrides {
             ("--seed", "seed", self.seed),
         ];
         let numbers = integers.map(|(flag, key, value)| (flag, key, value.map(ExprKind::Int)));
-        for (flag, key, kind) in numbers.into_iter().chain([("--lr", "optimizer.lr", self.lr.map(ExprKind::Real))]) {
+        for (flag, key, kind) in
+            numbers.into_iter().chain([("--lr", "optimizer.lr", self.lr.map(ExprKind::Real))])
+        {
             let Some(kind) = kind else { continue };
             let mut value = Expr { kind, place: Place::BuiltIn };
             let flag = format!("{flag} {value}");
@@ -86,7 +90,9 @@ impl Key<'_> {
                 self.state.settings.set(&self.name(setting), self.values, report);
                 true
             }
-            [setting, argument] if training::has_arguments(setting) => self.argument(setting, argument, report),
+            [setting, argument] if training::has_arguments(setting) => {
+                self.argument(setting, argument, report)
+            }
             _ => self.rule(&parts, report),
         };
         if !known {
@@ -100,7 +106,10 @@ impl Key<'_> {
 
     fn one(&self, report: &mut Report) -> Option<Expr> {
         let [value] = self.values else {
-            report.add(Diagnostic::new("E0204", format!("`{}` takes one value", self.text)).note(format!("from `{}`", self.flag)));
+            report.add(
+                Diagnostic::new("E0204", format!("`{}` takes one value", self.text))
+                    .note(format!("from `{}`", self.flag)),
+            );
             return None;
         };
         Some(value.clone())
@@ -132,11 +141,14 @@ impl Key<'_> {
         };
         let subject = self.name(subject);
         if let Some(callee) = &callee {
-            let with = crate::syntax::ast::Call { name: callee.clone(), args: vec![], place: callee.place.clone() };
+            let with =
+                crate::syntax::ast::Call { name: callee.clone(), args: vec![], place: callee.place.clone() };
             if rules::entries(verb, &subject, &[], &with, report).is_empty() {
                 return true;
             }
-        } else if rules::fold(&self.state.entries, verb, &subject.text, &scope, report).is_none() && verb != Verb::Replace {
+        } else if rules::fold(&self.state.entries, verb, &subject.text, &scope, report).is_none()
+            && verb != Verb::Replace
+        {
             report.add(self.nothing_to_change(verb, &subject.text));
             return true;
         }
@@ -147,13 +159,20 @@ impl Key<'_> {
 
     fn nothing_to_change(&self, verb: Verb, subject: &str) -> Diagnostic {
         let code = if verb == Verb::Quantize { "E0401" } else { "E0208" };
-        Diagnostic::new(code, format!("`{}` changes a rule, but no rule says how to {} {subject}", self.flag, verb.word()))
-            .help(format!("give a whole rule (`{}=<name>(...)`), or use a recipe", self.text.rsplit_once('.').map_or(self.text, |p| p.0)))
+        Diagnostic::new(
+            code,
+            format!("`{}` changes a rule, but no rule says how to {} {subject}", self.flag, verb.word()),
+        )
+        .help(format!(
+            "give a whole rule (`{}=<name>(...)`), or use a recipe",
+            self.text.rsplit_once('.').map_or(self.text, |p| p.0)
+        ))
     }
 
     fn unknown(&self) -> Diagnostic {
         let keys = self.state.keys();
-        let error = Diagnostic::new("E0208", format!("there is no key `{}`", self.text)).note(format!("from `{}`", self.flag));
+        let error = Diagnostic::new("E0208", format!("there is no key `{}`", self.text))
+            .note(format!("from `{}`", self.flag));
         let text = self.text;
         let near = suggest::nearest(text, keys.iter().map(String::as_str));
         // `<path>.gradients.bits`: the path is free, so compare what follows it.

@@ -82,9 +82,16 @@ pub(super) fn subjects(verb: Verb) -> Vec<&'static str> {
 }
 
 /// The entries of a rule after checking its subject and callee.
-pub(super) fn entries(verb: Verb, subject: &Name, of: &[Name], with: &ast::Call, report: &mut Report) -> Vec<Entry> {
+pub(super) fn entries(
+    verb: Verb,
+    subject: &Name,
+    of: &[Name],
+    with: &ast::Call,
+    report: &mut Report,
+) -> Vec<Entry> {
     if !subjects(verb).contains(&subject.text.as_str()) {
-        let error = Diagnostic::new("E0201", format!("`{}` cannot be said about `{}`", verb.word(), subject.text));
+        let error =
+            Diagnostic::new("E0201", format!("`{}` cannot be said about `{}`", verb.word(), subject.text));
         let error = subject.place.mark(error, "unknown here");
         report.add(Diagnostic { help: suggest::help(&subject.text, subjects(verb)), ..error });
         return vec![];
@@ -97,8 +104,14 @@ pub(super) fn entries(verb: Verb, subject: &Name, of: &[Name], with: &ast::Call,
     if verb == Verb::Replace
         && let Some(class) = of.iter().find(|name| matches!(Scope::named(&name.text), Scope::Class(_)))
     {
-        let error = Diagnostic::new("E0207", format!("`replace` cannot tell which layer is `{}`", class.text));
-        report.add(class.place.mark(error, "known only once all layers are").help("name the layer by its path: `of conv1`"));
+        let error =
+            Diagnostic::new("E0207", format!("`replace` cannot tell which layer is `{}`", class.text));
+        report.add(
+            class
+                .place
+                .mark(error, "known only once all layers are")
+                .help("name the layer by its path: `of conv1`"),
+        );
         return vec![];
     }
     let entry = |scope: Scope, place: &Place| Entry {
@@ -121,21 +134,36 @@ fn unknown_callee(verb: Verb, subject: &Name, callee: &Name, callees: &[Named]) 
     let error = match (verb, quant::find(name)) {
         (Verb::Quantize, Some(q)) => {
             let message = format!("`{name}` quantizes {}, not {subject}", q.role().word());
-            return callee.place.mark(Diagnostic::new("E0402", message), "made for something else").help(help.unwrap_or_default());
+            return callee
+                .place
+                .mark(Diagnostic::new("E0402", message), "made for something else")
+                .help(help.unwrap_or_default());
         }
         (Verb::Quantize, None) => Diagnostic::new("E0402", format!("there is no quantizer `{name}`")),
         (Verb::Rectify, _) => Diagnostic::new("E0402", format!("there is no rectifier `{name}`")),
-        (Verb::Replace, _) => Diagnostic::new("E0201", format!("`{subject}` cannot be replaced with `{name}`")),
+        (Verb::Replace, _) => {
+            Diagnostic::new("E0201", format!("`{subject}` cannot be replaced with `{name}`"))
+        }
     };
     Diagnostic { help, ..callee.place.mark(error, "unknown here") }
 }
 
 /// What the entries give for a verb, subject and scope; `None` if none of them says anything about it.
-pub(super) fn fold(entries: &[Entry], verb: Verb, subject: &str, scope: &Scope, report: &mut Report) -> Option<Choice> {
+pub(super) fn fold(
+    entries: &[Entry],
+    verb: Verb,
+    subject: &str,
+    scope: &Scope,
+    report: &mut Report,
+) -> Option<Choice> {
     let mut said: Vec<&Entry> = entries.iter().filter(|e| says(e, verb, subject, scope)).collect();
     said.sort_by_key(|e| e.scope.width());
     let callees = table(verb, subject);
-    let start = Choice { callee: subject.to_owned(), specs: layer(subject).map_or(&[], Layer::params), given: Attrs::new() };
+    let start = Choice {
+        callee: subject.to_owned(),
+        specs: layer(subject).map_or(&[], Layer::params),
+        given: Attrs::new(),
+    };
     // A replaced layer starts as itself.
     let mut choice = (verb == Verb::Replace && !said.is_empty()).then_some(start);
     for entry in said {
@@ -147,7 +175,7 @@ pub(super) fn fold(entries: &[Entry], verb: Verb, subject: &str, scope: &Scope, 
         }
         if let Some(choice) = &mut choice {
             let given: Vec<Given<'_>> = entry.args.iter().map(Given::constant).collect();
-            choice.given.extend(bind(&choice.callee, choice.specs, &given, report));
+            choice.given.extend(bind(&choice.callee, choice.specs, &given, report).0);
         }
     }
     choice
@@ -196,12 +224,17 @@ pub(super) fn apply(merged: &Merged<'_>, network: Network, report: &mut Report) 
         match entry.verb {
             Verb::Quantize => {
                 let target = *Role::ALL.iter().find(|role| role.word() == entry.subject.text)?;
-                let scheme = (choice.callee != NONE).then(|| scheme(&mut module, target, &choice.callee, &params));
+                let scheme =
+                    (choice.callee != NONE).then(|| scheme(&mut module, target, &choice.callee, &params));
                 let rule = |layers| Rule { target, layers, scheme: scheme.clone() };
                 module.rules.extend(reached.into_iter().map(rule));
             }
             Verb::Rectify => {
-                let rule = |layers| Rectification { layers, rectifier: choice.callee.clone(), params: params.clone() };
+                let rule = |layers| Rectification {
+                    layers,
+                    rectifier: choice.callee.clone(),
+                    params: params.clone(),
+                };
                 module.rectify.extend(reached.into_iter().map(rule));
             }
             Verb::Replace => {}
@@ -244,6 +277,8 @@ fn reached(entry: &Entry, layers: &[String]) -> Result<Vec<Layers>, Diagnostic> 
             }
         }
     }
-    let error = entry.place.mark(Diagnostic::new("E0207", format!("the model has no layer `{path}`")), "no such layer");
+    let error = entry
+        .place
+        .mark(Diagnostic::new("E0207", format!("the model has no layer `{path}`")), "no such layer");
     Err(Diagnostic { help: suggest::help(path, known), ..error })
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::args::{Given, bind, complete};
 use super::Report;
+use super::args::{Given, bind, complete};
 use crate::diag::{Diagnostic, suggest};
 use crate::ir::{Attr, Attrs, Training};
 use crate::syntax::ast::{Arg, Call, Expr, ExprKind, Name, Place, Setting};
@@ -63,7 +63,12 @@ pub static AUGMENTATIONS: &[Named] = &[
     Named {
         name: "pad_crop",
         doc: "shift by up to so many pixels in both directions, zeros moving in",
-        params: &[ParamSpec::optional("pixels", Kind::Int { lo: 0, hi: 16 }, Literal::Int(4), "largest shift")],
+        params: &[ParamSpec::optional(
+            "pixels",
+            Kind::Int { lo: 0, hi: 16 },
+            Literal::Int(4),
+            "largest shift",
+        )],
     },
     Named { name: "flip", doc: "mirror left and right, half of the time", params: &[] },
 ];
@@ -175,7 +180,10 @@ impl Settings {
                 self.chosen.insert(key, chosen);
             }
             _ => {
-                let error = Diagnostic::new("E0204", format!("`{key}` takes one value, but {} were given", values.len()));
+                let error = Diagnostic::new(
+                    "E0204",
+                    format!("`{key}` takes one value, but is given {}", values.len()),
+                );
                 report.add(name.place.mark(error, "this setting"));
             }
         }
@@ -228,9 +236,10 @@ impl Settings {
         for (key, holds) in settings() {
             let mut values: Vec<Expr> = match (&holds, self.chosen.get(key)) {
                 (Holds::Number(_), _) => vec![super::args::literal(&Attr::Int(self.numbers[key]))],
-                (_, Some(chosen)) => {
-                    chosen.iter().map(|(n, a)| super::args::call(n.name, n.params, &complete(n.params, a))).collect()
-                }
+                (_, Some(chosen)) => chosen
+                    .iter()
+                    .map(|(n, a)| super::args::call(n.name, n.params, &complete(n.params, a)))
+                    .collect(),
                 _ => vec![],
             };
             if values.is_empty() {
@@ -261,12 +270,13 @@ fn choose(
         }
     };
     let Some(named) = table.iter().find(|n| n.name == name) else {
-        let error = value.place.mark(Diagnostic::new("E0201", format!("`{key}` knows no `{name}`")), "unknown name");
+        let error =
+            value.place.mark(Diagnostic::new("E0201", format!("`{key}` knows no `{name}`")), "unknown name");
         report.add(Diagnostic { help: suggest::help(name, table.iter().map(|n| n.name)), ..error });
         return None;
     };
     let mut attrs = old.filter(|(n, _)| n.name == named.name).map_or_else(Attrs::new, |(_, attrs)| attrs);
     let given: Vec<Given<'_>> = args.iter().map(Given::constant).collect();
-    attrs.extend(bind(named.name, named.params, &given, report));
+    attrs.extend(bind(named.name, named.params, &given, report).0);
     Some((named, attrs))
 }

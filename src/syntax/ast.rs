@@ -34,8 +34,8 @@ impl Place {
     pub fn mark(&self, diagnostic: Diagnostic, message: impl Into<String>) -> Diagnostic {
         match self {
             Place::File(span) => diagnostic.at(*span, message),
-            Place::BuiltIn => diagnostic.note(format!("in a built-in recipe: {}", message.into())),
-            Place::Flag(flag) => diagnostic.note(format!("from `{flag}`: {}", message.into())),
+            Place::BuiltIn => diagnostic.note("in a built-in recipe"),
+            Place::Flag(flag) => diagnostic.note(format!("from `{flag}`")),
         }
     }
 }

@@ -12,7 +12,7 @@ use pest::error::{Error, ErrorVariant, InputLocation};
 use super::ast::{Expr, File, Place};
 use super::walk::Walk;
 use super::{MAX_DEPTH, MAX_SOURCE, recover};
-use crate::diag::{Diagnostic, Span};
+use crate::diag::{Diagnostic, Span, suggest};
 
 /// Most syntax errors in one report: later ones are more and more likely consequences of earlier ones.
 const MAX_ERRORS: usize = 8;
@@ -47,11 +47,8 @@ pub fn built_in(source: &str) -> Result<File, Vec<Diagnostic>> {
 /// Parses the value of a `key=value` flag: one or more numbers or calls. `flag` is what errors quote.
 pub fn flag(value: &str, flag: &str) -> Result<Vec<Expr>, Diagnostic> {
     let place = |_| Place::Flag(flag.to_owned());
-    let fail = |d: Diagnostic| {
-        // Spans point into the value, which no source shows.
-        let place = Place::Flag(flag.to_owned());
-        place.mark(Diagnostic { labels: vec![], ..d }, format!("`{value}` is not a value"))
-    };
+    // Spans point into the value, which no source shows.
+    let fail = |d: Diagnostic| Place::Flag(flag.to_owned()).mark(Diagnostic { labels: vec![], ..d }, "");
     bounded(value).map_err(fail)?;
     let mut pairs = Grammar::parse(Rule::flag, value).map_err(|e| fail(syntax_error(value, &e)))?;
     let mut walk = Walk::new(&place);
@@ -79,7 +76,8 @@ fn short(length: usize) -> Result<(), Diagnostic> {
         return Ok(());
     }
     let message = format!("the file has more than {MAX_SOURCE} bytes, the most that a model file can have");
-    Err(Diagnostic::new("E0102", message).help("check that this is a model file; data does not belong into one"))
+    Err(Diagnostic::new("E0102", message)
+        .help("check that this is a model file; data does not belong into one"))
 }
 
 /// Refuses what would make pest or a later walk recurse or run for long.
@@ -153,8 +151,21 @@ fn hint(diagnostic: Diagnostic, source: &str, at: usize, positives: &[Rule]) -> 
     } else if before.ends_with(|c: char| c.is_ascii_digit()) && rest.starts_with('x') {
         diagnostic.help("a size is written without blanks: `3x3`, `32x32x3`")
     } else {
-        diagnostic
+        match meant(rest, positives) {
+            Some(help) => diagnostic.help(help),
+            None => diagnostic,
+        }
     }
+}
+
+/// A keyword that was expected and nearly written, or the start of a rule whose first word was not understood.
+fn meant(rest: &str, positives: &[Rule]) -> Option<String> {
+    let word: String = rest.chars().take_while(char::is_ascii_alphanumeric).collect();
+    let expected = positives.iter().map(|r| human(*r).trim_matches('`'));
+    if word == "with" || word == "of" {
+        return Some("a rule starts with `quantize`, `rectify` or `replace`".to_owned());
+    }
+    suggest::nearest(&word, expected).map(|keyword| format!("did you mean `{keyword}`?"))
 }
 
 /// "a name, `)` or an operator".
@@ -164,6 +175,9 @@ fn expected(rules: &[Rule]) -> String {
         if !words.contains(&word) {
             words.push(word);
         }
+    }
+    if words.len() > 6 && rules.contains(&Rule::rbrace) {
+        words = vec!["a statement", "a declaration", "`}`"];
     }
     match words.split_last() {
         None => "something else".to_owned(),

@@ -3,8 +3,10 @@
 
 mod codegen;
 mod kernel;
+mod language;
 mod modules;
 mod oracle;
 mod passes;
 mod support;
 mod tidy;
+mod ui;
