@@ -13,8 +13,10 @@ pub(super) struct Given<'a> {
     /// Where its value stands.
     pub(super) place: &'a Place,
     /// Its value for a parameter, or the error, if that is not reported yet.
-    pub(super) value: Box<dyn Fn(&ParamSpec) -> Result<Attr, Option<Diagnostic>> + 'a>,
+    pub(super) value: Box<ValueFor<'a>>,
 }
+
+type ValueFor<'a> = dyn Fn(&ParamSpec) -> Result<Attr, Option<Diagnostic>> + 'a;
 
 impl<'a> Given<'a> {
     /// An argument of a rule or setting: names are words.

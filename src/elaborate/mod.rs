@@ -7,6 +7,7 @@
 //! Errors are collected; every loop over what a file says is bounded ([`MAX_NODES`] and the limits of `syntax`).
 
 mod args;
+mod calls;
 mod expr;
 mod frame;
 mod merge;

@@ -5,7 +5,8 @@ use fqtc::elaborate::{Elaborated, Overrides, elaborate};
 use fqtc::ir::{Attr, Layers, Module, Role};
 use fqtc::{ir, ops, syntax};
 
-use crate::support::{Random, check, compile, files, overrides};
+use crate::support::models::{Random, compile, overrides};
+use crate::support::snapshots::{check, files};
 
 const RESNET8: &str = include_str!("../../models/resnet8.fqt");
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use fqtc::diag::Diagnostic;
 use fqtc::diag::render::{Style, render_all};
 
-use crate::support::{check, compile, files, overrides};
+use crate::support::models::{compile, overrides};
+use crate::support::snapshots::{check, files};
 
 fn diagnostics(bytes: Vec<u8>) -> (String, Vec<Diagnostic>) {
     let source = match fqtc::syntax::text(bytes) {
