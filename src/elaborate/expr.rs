@@ -53,8 +53,9 @@ fn pipe<'a>(
         };
         for _ in 0..times {
             value = b.call(frame, &stage.call, Some((value, place)));
+            // Later stages may have errors of their own, further repetitions have the same ones.
             if value == Val::Poison {
-                return Ok(Val::Poison);
+                break;
             }
         }
         place = &stage.call.place;

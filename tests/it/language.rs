@@ -3,7 +3,7 @@
 use fqtc::diag::Diagnostic;
 use fqtc::elaborate::{Elaborated, Overrides, elaborate};
 use fqtc::ir::{Attr, Layers, Module, Role};
-use fqtc::{ir, ops, syntax};
+use fqtc::{ir, ops, passes, syntax};
 
 use crate::support::models::{Random, compile, overrides};
 use crate::support::snapshots::{check, files};
@@ -44,6 +44,22 @@ fn models_elaborate_verify_and_print_the_same_twice() {
         let twice = elaborated(&text, "");
         assert_eq!(text, twice.model.to_string(), "{}", path.display());
         assert_eq!(ir::print::print(&once.module), ir::print::print(&twice.module), "{}", path.display());
+    }
+}
+
+#[test]
+fn models_go_through_every_pass() {
+    for path in files("models", "fqt") {
+        let source = std::fs::read_to_string(&path).unwrap();
+        for flags in
+            ["", "--gbits 4", "--recipe bn_plain --gbits 2", "gradients.range=hindsight activations=pact"]
+        {
+            let module = elaborated(&source, flags).module;
+            let mut done = 0;
+            let last = passes::run(module, ir::Stage::Bits, |_, _| done += 1);
+            let last = last.unwrap_or_else(|e| panic!("{} {flags}: {e:?}", path.display()));
+            assert_eq!((last.stage, done), (ir::Stage::Bits, passes::ALL.len()));
+        }
     }
 }
 
@@ -325,7 +341,7 @@ fn mutated_models_never_panic() {
 fn random_text_never_panics() {
     let alphabet: Vec<char> = "modelrcipx=|>(){},.:*-+/<0123456789 \n\"é😀_ifatw\u{0}".chars().collect();
     let mut random = Random(2);
-    for _ in 0..4000 {
+    for _ in 0..1000 {
         let length = random.below(80);
         let text: String = (0..length).map(|_| alphabet[random.below(alphabet.len())]).collect();
         survives(&text, &Overrides::default());
