@@ -1,4 +1,4 @@
-//! Syntax tree → training IR, in two steps: merge everything that is said into one model ([`merge`]), then build it.
+//! Syntax tree → training IR, in two steps: merge everything that is said into one model (`merge`), then build it.
 //!
 //! Merging reads the file's own rules and settings, the recipes that it uses, `--recipe`, `key=value` and named flags, in
 //! this order, later ones over earlier ones. What comes out is again a model file, without recipes and conditions:
