@@ -1,7 +1,7 @@
 //! The training IR: what a model means, as SSA over real-valued tensors with quantizers explicit.
 //!
 //! One straight-line list of nodes; no regions, no control flow. A module prints and parses back to the same module at
-//! every stage [`print`](mod@print), [`parse`]); [`verify`] runs after every pass. Integers, layouts and kernels are unknown here.
+//! every stage ([`print`](mod@print), [`parse`]); [`verify`] runs after every pass. Integers, layouts and kernels are unknown here.
 
 pub mod canonical;
 pub mod parse;
