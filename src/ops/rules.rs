@@ -80,12 +80,16 @@ pub fn scheme<'m>(module: &'m Module, anchors: &Anchors, target: Role, place: &P
 
 /// The rectifier of a batch norm node, with its parameters.
 pub fn rectifier(module: &Module, node: &Node) -> (String, Attrs) {
-    let reads = module.producer(node.operands[0]).map(|index| &module.nodes[index]);
-    let contraction = reads.filter(|node| of(node).part() == Part::Contraction);
-    let place =
-        Place { path: &node.path, contractions: contraction.iter().map(|node| node.path.as_str()).collect() };
-    let rules = module.rectify.iter().map(|rule| (&rule.layers, rule));
-    match Anchors::new(module).narrowest(rules, &place) {
+    let by_path = |layers: &Layers| matches!(layers, Layers::All | Layers::Path(_));
+    let mut place = Place { path: &node.path, contractions: vec![] };
+    let mut anchors = Anchors { first: None, last: None, logits: None };
+    if !module.rectify.iter().all(|rule| by_path(&rule.layers)) {
+        anchors = Anchors::new(module);
+        let reads = module.producer(node.operands[0]).map(|index| &module.nodes[index]);
+        let contraction = reads.filter(|node| of(node).part() == Part::Contraction);
+        place.contractions.extend(contraction.map(|node| node.path.as_str()));
+    }
+    match anchors.narrowest(module.rectify.iter().map(|rule| (&rule.layers, rule)), &place) {
         Some(rule) => (rule.rectifier.clone(), rule.params.clone()),
         None => ("none".to_owned(), Attrs::new()),
     }

@@ -1,4 +1,4 @@
-//! The loss: mean over the batch of −ln softmax(logits)[label].
+//! The loss: mean over the batch of −ln softmax(logits)[label]; infinite for a label that is no class.
 
 use super::{Eval, Op, Read, Sample, Tensor, append_gradient, shapes};
 use crate::diag::Diagnostic;
@@ -46,7 +46,7 @@ impl Op for SoftmaxCrossEntropy {
         for (row, &label) in logits.data.chunks(logits.dim(1)).zip(&labels.data) {
             let largest = row.iter().fold(f64::NEG_INFINITY, |m, &z| m.max(z));
             let sum: f64 = row.iter().map(|z| (z - largest).exp()).sum();
-            loss += sum.ln() + largest - row[label as usize];
+            loss += sum.ln() + largest - row.get(label as usize).unwrap_or(&f64::NEG_INFINITY);
         }
         vec![Tensor::scalar(loss / logits.shape[0] as f64)]
     }

@@ -26,7 +26,9 @@ impl Op for SoftmaxCrossEntropyGrad {
         let mut gradient = softmax(operands[0]);
         let classes = gradient.dim(1);
         for (row, &label) in gradient.data.chunks_mut(classes).zip(&labels.data) {
-            row[label as usize] -= 1.0;
+            if let Some(target) = row.get_mut(label as usize) {
+                *target -= 1.0;
+            }
             row.iter_mut().for_each(|p| *p /= labels.data.len() as f64);
         }
         vec![gradient]

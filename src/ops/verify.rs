@@ -2,6 +2,8 @@
 //!
 //! Text can hold anything; what passes here evaluates, differentiates and lowers without a panic.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{find, shapes};
 use crate::diag::Diagnostic;
 use crate::ir::{self, Attr, Element, Module, Node, Role, Scheme, Stage, TensorType};
@@ -42,6 +44,7 @@ pub fn verify(module: &Module) -> Result<(), Diagnostic> {
             None => error.note(format!("at `{}`, op `{}`", node.path, node.op)),
         })?;
     }
+    check_state(module)?;
     check_ends(module)
 }
 
@@ -111,6 +114,41 @@ fn check_quantizer(module: &Module, node: &Node, scheme: &str) -> Result<(), Dia
     Ok(())
 }
 
+/// The state of a quantizer has one owner: paths of activation quantizers and streams are distinct, and a derivative
+/// finds the quantizer with its path.
+fn check_state(module: &Module) -> Result<(), Diagnostic> {
+    let fail = |node: &Node, message: String| {
+        let error = Diagnostic::new("I0208", message);
+        Err(match node.span {
+            Some(span) => error.at(span, "this node"),
+            None => error,
+        })
+    };
+    let mut owners = BTreeMap::new();
+    let mut streams = BTreeSet::new();
+    for node in &module.nodes {
+        let Some(Attr::Scheme(scheme)) = node.attrs.get("scheme") else { continue };
+        if scheme_quantizer(module, scheme)?.role() == Role::Weights {
+            continue;
+        }
+        match node.attrs.get("stream") {
+            Some(Attr::Int(stream)) if !streams.insert(*stream) => {
+                return fail(node, format!("two quantizers have stream {stream}"));
+            }
+            Some(_) => {}
+            None if node.op == "quantize" && owners.insert(&node.path, &node.operands[..]).is_some() => {
+                return fail(node, format!("two activations at `{}` are quantized", node.path));
+            }
+            None if node.op == "quantize" => {}
+            None if owners.get(&node.path) != Some(&&node.operands[1..]) => {
+                return fail(node, format!("no quantizer at `{}` has these operands", node.path));
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
 /// Loss, logits and gradients are what later stages take them for.
 fn check_ends(module: &Module) -> Result<(), Diagnostic> {
     let wrong = |message: &str| Err(Diagnostic::new("I0203", message));
@@ -129,6 +167,9 @@ fn check_ends(module: &Module) -> Result<(), Diagnostic> {
         return wrong("the inputs are not an image of reals and labels");
     }
     for param in &module.params {
+        if param.ty.element != Element::Real {
+            return wrong("a parameter is not real");
+        }
         let gradient = param.gradient.map(|value| module.ty(value));
         if gradient.is_some_and(|ty| ty.shape != param.ty.shape) {
             return wrong("a gradient is not of the shape of its parameter");

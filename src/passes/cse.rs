@@ -2,6 +2,8 @@
 //!
 //! Quantizers of gradients differ in their streams and stay apart; nodes with effects stay.
 
+use std::collections::BTreeMap;
+
 use super::{Pass, take_nodes};
 use crate::diag::Diagnostic;
 use crate::ir::{Module, Node, Stage, Value};
@@ -17,14 +19,19 @@ pub(super) const PASS: Pass = Pass {
 
 fn run(module: &mut Module) -> Result<(), Diagnostic> {
     let mut stands: Vec<Value> = (0..module.types.len() as u32).map(Value).collect();
+    let mut seen: BTreeMap<(String, Vec<Value>), Vec<Node>> = BTreeMap::new();
     for mut node in take_nodes(module) {
         node.operands.iter_mut().for_each(|value| *value = stands[value.0 as usize]);
-        let twin = module.nodes.iter().find(|earlier| same(earlier, &node));
+        let alike = seen.entry((node.op.clone(), node.operands.clone())).or_default();
+        let twin = alike.iter().find(|earlier| earlier.attrs == node.attrs && earlier.group == node.group);
         match twin.filter(|_| !ops::of(&node).has_effect()) {
             Some(twin) => {
                 node.results.iter().zip(&twin.results).for_each(|(old, &new)| stands[old.0 as usize] = new);
             }
-            None => module.nodes.push(node),
+            None => {
+                alike.push(node.clone());
+                module.nodes.push(node);
+            }
         }
     }
     let gradients = module.params.iter_mut().filter_map(|param| param.gradient.as_mut());
@@ -32,8 +39,4 @@ fn run(module: &mut Module) -> Result<(), Diagnostic> {
         *end = stands[end.0 as usize];
     }
     Ok(())
-}
-
-fn same(a: &Node, b: &Node) -> bool {
-    a.op == b.op && a.operands == b.operands && a.attrs == b.attrs && a.group == b.group
 }

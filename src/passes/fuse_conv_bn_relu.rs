@@ -31,7 +31,7 @@ fn run(module: &mut Module) -> Result<(), Diagnostic> {
         search.chain(node.operands[0], Part::Quantizer, &mut found);
         if found.contractions > 0 {
             found.nodes.insert(index);
-            grouping.group(&found.nodes, found.name());
+            grouping.propose(&found.nodes, found.name());
         }
     }
     grouping.apply(module);

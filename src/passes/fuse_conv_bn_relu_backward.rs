@@ -38,7 +38,7 @@ fn run(module: &mut Module) -> Result<(), Diagnostic> {
             (false, true) => "conv_bn_relu_backward_residual",
             (true, _) => "conv_bn_relu_backward_projection",
         };
-        grouping.group(&nodes, name);
+        grouping.propose(&nodes, name);
     }
     grouping.apply(module);
     Ok(())

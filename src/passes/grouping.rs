@@ -13,6 +13,7 @@ pub(super) struct Grouping {
     sources: Vec<Vec<usize>>,
     group: Vec<Option<GroupId>>,
     names: Vec<String>,
+    proposed: Vec<(usize, BTreeSet<usize>)>,
 }
 
 impl Grouping {
@@ -26,6 +27,7 @@ impl Grouping {
             sources: module.nodes.iter().map(|node| sources(&node.operands)).collect(),
             group: module.nodes.iter().map(|node| node.group).collect(),
             names: module.groups.clone(),
+            proposed: vec![],
         }
     }
 
@@ -34,24 +36,24 @@ impl Grouping {
         self.group[node].is_some()
     }
 
-    /// Makes a group of nodes that are in none, unless that would make a cycle; true if it did.
-    pub(super) fn group(&mut self, nodes: &BTreeSet<usize>, name: &str) -> bool {
-        if nodes.iter().any(|&node| self.is_grouped(node)) {
-            return false;
+    /// Proposes a group of nodes that are in none.
+    pub(super) fn propose(&mut self, nodes: &BTreeSet<usize>, name: &str) {
+        if nodes.iter().all(|&node| !self.is_grouped(node)) {
+            let id = self.names.len();
+            self.names.push(name.to_owned());
+            self.mark(nodes, Some(id));
+            self.proposed.push((id, nodes.clone()));
         }
-        let id = GroupId(self.names.len() as u32);
-        nodes.iter().for_each(|&node| self.group[node] = Some(id));
-        if self.order().is_none() {
-            nodes.iter().for_each(|&node| self.group[node] = None);
-            return false;
-        }
-        self.names.push(name.to_owned());
-        true
     }
 
-    /// Brings the nodes of the module into an order in which groups are contiguous, and marks them.
-    pub(super) fn apply(self, module: &mut Module) {
-        let order = self.order().expect("no group was accepted that makes a cycle");
+    fn mark(&mut self, nodes: &BTreeSet<usize>, id: Option<usize>) {
+        nodes.iter().for_each(|&node| self.group[node] = id.map(|id| GroupId(id as u32)));
+    }
+
+    /// Brings the nodes of the module into an order in which groups are contiguous, and marks them. If the proposals make
+    /// a cycle, they are accepted one by one, and those that close one are not.
+    pub(super) fn apply(mut self, module: &mut Module) {
+        let order = self.order().unwrap_or_else(|| self.one_by_one());
         let nodes = std::mem::take(&mut module.nodes);
         module.nodes = order
             .into_iter()
@@ -62,6 +64,18 @@ impl Grouping {
             })
             .collect();
         module.groups = self.names;
+    }
+
+    fn one_by_one(&mut self) -> Vec<usize> {
+        let proposed = std::mem::take(&mut self.proposed);
+        proposed.iter().for_each(|(_, nodes)| self.mark(nodes, None));
+        for (id, nodes) in &proposed {
+            self.mark(nodes, Some(*id));
+            if self.order().is_none() {
+                self.mark(nodes, None);
+            }
+        }
+        self.order().expect("no group was accepted that makes a cycle")
     }
 
     /// A topological order of the nodes with groups contiguous; of the units that are ready, the one that began first

@@ -2,11 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod codegen;
+mod ir;
 mod kernel;
 mod language;
-mod modules;
 mod oracle;
 mod passes;
+mod quantizers;
 mod support;
 mod tidy;
 mod ui;

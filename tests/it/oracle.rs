@@ -6,7 +6,7 @@ use fqtc::ops::{self, Sample, Tensor};
 use fqtc::oracle::{self, Surrogate};
 use fqtc::{passes, rectify};
 
-use crate::modules;
+use crate::support::modules;
 
 /// Deterministic numbers in ±1, far enough from 0 and from each other for a difference quotient through a kink.
 pub(crate) struct Noise(pub(crate) u64);
@@ -159,6 +159,7 @@ fn check_model(module: Module, penalties: bool) {
     let values = evaluate(&module, &start, &surrogate);
     for (index, param) in module.params.iter().enumerate() {
         let gradient = values[param.gradient.unwrap().0 as usize].clone().unwrap();
+        assert!(gradient.largest() > 1e-3, "{}: too small to tell", param.name);
         for element in (0..gradient.data.len()).step_by(1 + gradient.data.len() / 6) {
             let h = 1e-6;
             let mut moved = start.clone();

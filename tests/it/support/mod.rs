@@ -1,5 +1,7 @@
-//! Generators shared by the areas.
+//! Generators and helpers shared by the areas.
 
 pub(crate) mod models;
+pub(crate) mod modules;
 pub(crate) mod random_kernels;
+pub(crate) mod random_modules;
 pub(crate) mod snapshots;
