@@ -8,6 +8,7 @@ pub mod diag;
 pub mod elaborate;
 pub mod ir;
 pub mod kernel;
+pub mod models;
 pub mod ops;
 pub mod oracle;
 pub mod passes;

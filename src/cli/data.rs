@@ -7,6 +7,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::failure::Failure;
+use super::images;
 use super::terminal::{Interrupt, note, say, table};
 use crate::datasets::fetch::{FetchError, Fetched, Progress, fetch};
 use crate::datasets::{self, Source};
@@ -30,6 +31,12 @@ enum Action {
         #[arg(long, value_name = "DIR")]
         to: Option<PathBuf>,
     },
+    /// Describe a data set: images, classes, mean pixel
+    Info {
+        /// Name, as `fqtc data list` shows it, or a folder
+        #[arg(value_name = "NAME|DIR", default_value = datasets::BUILT_IN)]
+        name: String,
+    },
 }
 
 /// Runs the command.
@@ -37,10 +44,12 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     match args.action {
         Action::List => list(),
         Action::Fetch { name, to } => fetch_named(&name, to.unwrap_or_else(datasets::root)),
+        Action::Info { name } => say(&images::describe(&images::open(&name)?)),
     }
 }
 
-fn list() -> Result<(), Failure> {
+/// Lists the data sets.
+pub(super) fn list() -> Result<(), Failure> {
     let root = datasets::root();
     let row =
         |name: &str, images: (usize, usize), shape: (usize, usize, usize), place: String, title: &str| {

@@ -6,6 +6,12 @@ use std::process::ExitCode;
 
 use super::terminal;
 
+impl From<fqt_runtime::error::Error> for Failure {
+    fn from(error: fqt_runtime::error::Error) -> Failure {
+        Failure::Failed(error.message, Some(error.help))
+    }
+}
+
 /// A command that did not succeed.
 #[derive(Debug)]
 pub(super) enum Failure {

@@ -4,9 +4,22 @@
 //! Results go to standard output, everything else to standard error. Percent, rates and times are made here, from the integers that
 //! the layers below report. No panic is reachable from any file or flag.
 
+mod catalogue;
+mod check;
+mod compile;
 mod data;
+mod display;
+mod eval;
+mod explain;
 mod failure;
+mod images;
+mod list;
+mod options;
+mod predict;
+mod run_folder;
+mod source;
 mod terminal;
+mod train;
 
 use std::process::ExitCode;
 
@@ -27,6 +40,18 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Train a model
+    Train(train::Args),
+    /// Test a trained network
+    Eval(eval::Args),
+    /// Say which class each image belongs to
+    Predict(predict::Args),
+    /// Check a model: syntax, names, shapes, ranges, memory
+    Check(check::Args),
+    /// List what is built in: layers, quantizers, recipes, models, ...
+    List(list::Args),
+    /// Explain an error code or a built-in name
+    Explain(explain::Args),
     /// List, fetch and describe data sets
     Data(data::Args),
 }
@@ -34,6 +59,12 @@ enum Command {
 impl Command {
     fn run(self) -> Result<(), Failure> {
         match self {
+            Command::Train(args) => train::run(args),
+            Command::Eval(args) => eval::run(args),
+            Command::Predict(args) => predict::run(args),
+            Command::Check(args) => check::run(args),
+            Command::List(args) => list::run(args),
+            Command::Explain(args) => explain::run(args),
             Command::Data(args) => data::run(args),
         }
     }

@@ -37,6 +37,11 @@ impl Interrupt {
         Ok(Interrupt(flag))
     }
 
+    /// The flag itself.
+    pub(super) fn flag(&self) -> &AtomicBool {
+        &self.0
+    }
+
     /// Whether the user wants to stop.
     pub(super) fn requested(&self) -> bool {
         self.0.load(Ordering::Relaxed)

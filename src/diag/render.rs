@@ -20,12 +20,27 @@ pub enum Style {
     Colour,
 }
 
+/// Longest line, in bytes, that is drawn with marks below it; places in longer ones are only named.
+const LONGEST_LINE: usize = 400;
+
 /// The text of a diagnostic about the file `name` with text `source`; ends with a newline.
 pub fn render(diagnostic: &Diagnostic, name: &str, source: &str, style: Style) -> String {
     match diagnostic.labels.first() {
-        Some(first) => over_source(diagnostic, widen(source, first.span), name, source, style),
-        None => without_place(diagnostic, style),
+        Some(first) if has_short_lines(diagnostic, source) => {
+            over_source(diagnostic, widen(source, first.span), name, source, style)
+        }
+        _ => without_drawing(diagnostic, name, source, style),
     }
+}
+
+/// Whether every line that a label touches can be drawn.
+fn has_short_lines(diagnostic: &Diagnostic, source: &str) -> bool {
+    diagnostic.labels.iter().all(|label| {
+        let Range { start, end } = widen(source, label.span);
+        let start = source[..start].rfind('\n').map_or(0, |at| at + 1);
+        let end = source[end..].find('\n').map_or(source.len(), |at| end + at);
+        source[start..end].lines().all(|line| line.len() <= LONGEST_LINE)
+    })
 }
 
 /// All of them, in order of place, with an empty line between.
@@ -68,7 +83,7 @@ fn over_source(
     let mut out = vec![];
     match report.finish().write((name, Source::from(source)), &mut out) {
         Ok(()) => trimmed(&String::from_utf8_lossy(&out)),
-        Err(_) => without_place(diagnostic, style),
+        Err(_) => without_drawing(diagnostic, name, source, style),
     }
 }
 
@@ -77,9 +92,16 @@ fn trimmed(text: &str) -> String {
     text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-fn without_place(diagnostic: &Diagnostic, style: Style) -> String {
+/// As lines; places by number of line and character, from 1.
+fn without_drawing(diagnostic: &Diagnostic, name: &str, source: &str, style: Style) -> String {
     let (red, reset) = if style == Style::Colour { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
     let mut text = format!("{red}[{}] Error:{reset} {}\n", diagnostic.code, diagnostic.message);
+    for label in &diagnostic.labels {
+        let before = &source[..widen(source, label.span).start];
+        let line = before.bytes().filter(|&b| b == b'\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        text += &format!("  {name}:{line}:{column}: {}\n", label.message);
+    }
     if let Some(help) = &diagnostic.help {
         text += &format!("  Help: {help}\n");
     }
@@ -120,6 +142,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn places_in_very_long_lines_are_named_and_not_drawn() {
+        let source = format!("model\né{}", "(".repeat(1000));
+        let d = Diagnostic::new("E0103", "too deep").at(Span { start: 100, end: 101 }, "opens level 93");
+        let text = "[E0103] Error: too deep\n  f:2:94: opens level 93\n";
+        assert_eq!(render(&d, "f", &source, Style::Plain), text);
     }
 
     #[test]

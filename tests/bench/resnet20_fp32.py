@@ -21,7 +21,7 @@ parser.add_argument("--epochs", type=int, default=5)
 parser.add_argument("--batch", type=int, default=128)
 parser.add_argument("--lr", type=float, default=0.1, help="peak learning rate")
 parser.add_argument("--schedule", choices=["cosine", "constant", "step"], default="cosine")
-parser.add_argument("--warmup", type=float, default=0.5, help="epochs of linear warm-up")
+parser.add_argument("--warmup", type=float, default=5.0, help="epochs of linear warm-up; at most a third of the run")
 parser.add_argument("--step-at", type=float, nargs="*", default=[0.5, 0.75], help="fractions of the run after which `step` divides by ten")
 parser.add_argument("--momentum", type=float, default=0.9)
 parser.add_argument("--weight-decay", type=float, default=1e-4, help="on the weights of convolutions and of the linear layer only")
@@ -117,7 +117,8 @@ def make_optimizer(model):
 
 def factor(step, steps_per_epoch):
     """Learning rate of a step, as a share of the peak."""
-    total, warm = args.epochs * steps_per_epoch, args.warmup * steps_per_epoch
+    total = args.epochs * steps_per_epoch
+    warm = min(args.warmup, args.epochs / 3) * steps_per_epoch
     if step < warm:
         return (step + 1) / warm
     done = (step - warm) / max(1, total - warm)

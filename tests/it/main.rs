@@ -1,6 +1,7 @@
 //! All integration tests: one binary, a module per area.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod cli;
 mod codegen;
 mod ir;
 mod kernel;

@@ -293,6 +293,13 @@ fn every_snapshot_has_its_input() {
 }
 
 #[test]
+fn every_diagnostic_code_has_a_case() {
+    let cases: String = read("tests/data/ui", "snap").into_iter().map(|(_, text)| text).collect();
+    let silent = fqtc::diag::codes::all().filter(|code| !cases.contains(&format!("[{}]", code.code)));
+    fail_if_any(silent.map(|code| format!("{}: no case in tests/data/ui raises it", code.code)).collect());
+}
+
+#[test]
 fn nothing_speaks_of_the_machine_it_was_written_on() {
     let texts = [("grammar", "md"), ("models", "md"), ("models", "fqt"), ("tests", "md"), ("tests", "py")];
     let texts = texts.into_iter().flat_map(|(folder, extension)| read(folder, extension)).chain(sources());

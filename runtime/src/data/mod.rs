@@ -131,9 +131,8 @@ pub fn open(path: &Path) -> Result<Dataset> {
             "name the folder that holds the files of the data set",
         ));
     }
-    for folder in
-        ["", "cifar-10-batches-bin", "MNIST/raw", "FashionMNIST/raw", "raw"].map(|sub| path.join(sub))
-    {
+    let below = ["cifar-10-batches-bin", "MNIST/raw", "FashionMNIST/raw", "raw"].map(|sub| path.join(sub));
+    for folder in std::iter::once(path.to_path_buf()).chain(below) {
         if cifar10::is_in(&folder) {
             return cifar10::open(&folder);
         }

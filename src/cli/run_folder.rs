@@ -1,0 +1,74 @@
+//! The folder of a run: `runs/<name>/` with the merged model, the metrics and the checkpoints.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fqt_runtime::train::{BEST, LAST};
+
+use super::failure::Failure;
+
+/// Where all run folders are.
+const RUNS: &str = "runs";
+/// The merged model in a run folder.
+pub(super) const MODEL: &str = "model.fqt";
+
+/// What to do about a run folder that is there already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Existing {
+    /// Refuse.
+    Keep,
+    /// Replace its files.
+    Force,
+    /// Continue it.
+    Resume,
+}
+
+/// The path of the run of that name.
+pub(super) fn path(name: &str) -> Result<PathBuf, Failure> {
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | '+' | '=');
+    if name.is_empty() || name.len() > 128 || name.starts_with('.') || !name.chars().all(plain) {
+        return Err(Failure::usage(format!("`{name}` cannot be the name of a run"))
+            .help("use letters, digits, dots, dashes and underscores, and begin with none of the dots"));
+    }
+    Ok(Path::new(RUNS).join(name))
+}
+
+/// Checks, before any work, that the run may use the folder.
+pub(super) fn check(folder: &Path, existing: &Existing) -> Result<(), Failure> {
+    let occupied = match fs::read_dir(folder) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
+        Err(e) => return Err(Failure::file(folder, &e)),
+    };
+    if occupied && *existing == Existing::Keep {
+        return Err(Failure::usage(format!("the run `{}` exists", folder.display()))
+            .help("continue it with --resume, replace it with --force, or choose another --name"));
+    }
+    Ok(())
+}
+
+/// Makes the folder and writes the merged model into it. A replaced run loses its checkpoints first, so that the
+/// folder never holds parts of two runs.
+pub(super) fn prepare(folder: &Path, existing: &Existing, merged: &str) -> Result<(), Failure> {
+    fs::create_dir_all(folder)
+        .map_err(|e| Failure::file(folder, &e).help("choose a folder in which you may write"))?;
+    if *existing == Existing::Force {
+        for name in [LAST, BEST, MODEL, "metrics.jsonl", "metrics.csv"] {
+            let path = folder.join(name);
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Failure::file(&path, &e)),
+                _ => {}
+            }
+        }
+    }
+    Ok(fqt_runtime::durable::write(&folder.join(MODEL), merged.as_bytes())?)
+}
+
+/// The best checkpoint of a run folder, else the last one.
+pub(super) fn checkpoint(folder: &Path) -> Result<PathBuf, Failure> {
+    let found = [BEST, LAST].map(|name| folder.join(name)).into_iter().find(|path| path.is_file());
+    found.ok_or_else(|| {
+        Failure::usage(format!("`{}` holds no checkpoint", folder.display()))
+            .help("name a run folder, such as runs/resnet20, or a model file with --checkpoint")
+    })
+}

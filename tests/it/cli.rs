@@ -1,0 +1,137 @@
+//! The program from outside: every `tests/data/cli/*.sh` runs in an empty folder; what it prints, its exit codes and the files that it
+//! leaves are the snapshot beside it.
+//!
+//! In a script, `fqtc` is the program; each call is echoed and followed by its exit code. `$REPO` is the root of the repository.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Nothing that a user can ask for takes longer here; a call that does hangs.
+const LIMIT: Duration = Duration::from_secs(300);
+
+const PRELUDE: &str = r#"
+fqtc() {
+  echo "\$ fqtc $*"
+  "$FQTC" "$@"
+  echo "[exit $?]"
+}
+"#;
+
+fn scripts() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cli");
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut scripts: Vec<_> = entries.filter(|path| path.extension().is_some_and(|e| e == "sh")).collect();
+    scripts.sort();
+    scripts
+}
+
+/// Everything that a script prints, and the files that it leaves.
+fn outcome(script: &Path) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let (here, output) = (folder.path().join("here"), folder.path().join("output"));
+    fs::create_dir(&here).unwrap();
+    let log = fs::File::create(&output).unwrap();
+    let mut child = Command::new("sh")
+        .arg("-c")
+        .arg(format!("{PRELUDE}\n{}", fs::read_to_string(script).unwrap()))
+        .current_dir(&here)
+        .env("FQTC", env!("CARGO_BIN_EXE_fqtc"))
+        .env("REPO", env!("CARGO_MANIFEST_DIR"))
+        .env_remove("FQTC_DATA")
+        .env_remove("COLUMNS")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let begin = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begin.elapsed() > LIMIT {
+            child.kill().unwrap();
+            panic!("{} does not end", script.display());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut text = fs::read_to_string(&output).unwrap();
+    text = without_hashes(&text.replace(env!("CARGO_MANIFEST_DIR"), "$REPO"));
+    for file in files(&here) {
+        text += &format!("left: {file}\n");
+    }
+    text
+}
+
+/// Hashes of weights say that something changed, not what; other tests compare them.
+fn without_hashes(text: &str) -> String {
+    let mut parts = text.split("blake3:");
+    let first = parts.next().unwrap().to_owned();
+    parts.fold(first, |text, part| {
+        text + "blake3:…" + part.trim_start_matches(|c: char| c.is_ascii_hexdigit())
+    })
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let mut found = vec![];
+    let mut pending = vec![folder.to_path_buf()];
+    while let Some(next) = pending.pop() {
+        for entry in fs::read_dir(&next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { pending.push(path) } else { found.push(path) }
+        }
+    }
+    found.sort();
+    found.iter().map(|path| path.strip_prefix(folder).unwrap().to_string_lossy().into_owned()).collect()
+}
+
+fn check(script: &Path) {
+    let text = outcome(script);
+    assert!(!text.contains("panicked") && !text.contains("[exit 101]"), "{}:\n{text}", script.display());
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(script.parent().unwrap());
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.set_input_file(script);
+    let name = script.file_stem().unwrap().to_string_lossy().into_owned();
+    settings.bind(|| insta::assert_snapshot!(name, text));
+}
+
+#[test]
+fn scripts_end_as_recorded() {
+    let scripts = scripts();
+    assert!(!scripts.is_empty());
+    for script in scripts {
+        check(&script);
+    }
+}
+
+#[test]
+fn every_command_of_the_readme_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut commands = vec![];
+    for file in ["README.md", "tests/bench/README.md"] {
+        let text = fs::read_to_string(root.join(file)).unwrap();
+        commands.extend(text.lines().filter_map(command).map(|words| (file, words)));
+    }
+    assert!(!commands.is_empty());
+    for (file, words) in commands {
+        let help = Command::new(env!("CARGO_BIN_EXE_fqtc")).arg(&words[0]).arg("--help").output().unwrap();
+        let help = String::from_utf8(help.stdout).unwrap();
+        assert!(help.contains(&format!("fqtc {}", words[0])), "{file}: `{}`", words.join(" "));
+        for flag in words.iter().filter(|word| word.starts_with("--")) {
+            let flag = flag.split('=').next().unwrap();
+            assert!(help.contains(flag), "{file}: {flag} in `{}`", words.join(" "));
+        }
+        for model in words.iter().filter(|word| word.ends_with(".fqt") && word.starts_with("models/")) {
+            assert!(root.join(model).is_file(), "{file}: {model}");
+        }
+    }
+}
+
+/// The words after the program's name, if a line of text is a call of it.
+fn command(line: &str) -> Option<Vec<String>> {
+    let line = line.trim_start_matches("$ ");
+    let line = line.split('#').next().unwrap();
+    let arguments = line.strip_prefix("fqtc ").or_else(|| line.strip_prefix("cargo run --release -- "))?;
+    Some(arguments.split_whitespace().map(str::to_owned).collect())
+}
