@@ -93,6 +93,23 @@ impl Body<'_, '_, '_> {
         }
     }
 
+    /// Reads the variables once at the head of a loop, part by part: the compiler computes what a loop carries in the
+    /// order of first reads, and this order needs few registers beside the accumulators.
+    pub(super) fn touch_accumulators(&mut self) {
+        for part in 0..4 {
+            for acc in &self.accumulators {
+                // Split sums have two variables a part, four apart; folds into 16 sums of i64 two, side by side.
+                let n = acc.variables.len();
+                let of_part = |&i: &usize| {
+                    if acc.form == Form::Split { i % 4 == part } else { i * 4 / n.max(4) == part }
+                };
+                for i in (0..n).filter(of_part) {
+                    self.b.use_var(acc.variables[i]);
+                }
+            }
+        }
+    }
+
     /// Whether all of a parameter's foldings are alike, do not move with the loop or one inside, and are equal or
     /// apart.
     fn holds_still(&self, index: Index, group: &[Folding]) -> bool {

@@ -2,7 +2,7 @@
 
 use super::accumulate::Accumulator;
 use super::memory::{Base, Linear};
-use super::plan::{Derived, Plan};
+use super::plan::{Derived, Plan, is_constant};
 use super::{Emitter, call, shape};
 use crate::kernel::{Amount, Contract, Expr, Index, Init, Kernel, Param, Range, Stmt, Type, Value};
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -145,6 +145,7 @@ impl<'e> Body<'e, '_, '_> {
         self.b.switch_to_block(header);
         let now = self.b.use_var(counter);
         self.counters.insert(index, now);
+        self.touch_accumulators();
         for (linear, variable, _) in &running {
             let pointer = self.b.use_var(*variable);
             self.linears.insert(linear.clone(), pointer);
@@ -244,6 +245,14 @@ impl<'e> Body<'e, '_, '_> {
         match amount {
             Amount::Imm(k) => self.b.ins().iconst(types::I64, k as i64),
             Amount::Value(v) => self.scalar_value(v),
+        }
+    }
+
+    /// Flags of loads from a parameter: from memory that is never written, the compiler may move them.
+    pub(super) fn load_flags(&self, param: Param) -> MemFlagsData {
+        match is_constant(&self.kernel.params, param) {
+            true => flags().with_readonly().with_can_move(),
+            false => flags(),
         }
     }
 

@@ -1,21 +1,22 @@
 //! The contraction as a leaf function: a register tile inside a nest of loops.
 //!
 //! A tile is some points × some units of the vectors side. Each step of k loads one unit after the other and combines
-//! it with every point's group, which is broadcast from memory. Broadcasts are handed to the next block as block
-//! parameters: a value that is used once there may fold its load, one that many products share may not.
-//! Tiles are chosen by the target's costs; what does not divide by a tile is done by a smaller one.
+//! it with every point's group, which is broadcast from memory. What does not divide by a tile is done by a smaller
+//! one.
 
 use super::body::flags;
-use super::lanes::{cast, constant, dot_pairs};
+use super::dot::dot;
+use super::lanes::{cast, constant};
 use super::shape::{Axis, Form, Shape, Signs, Start};
-use crate::targets::{DotForm, Target};
+use super::tile::{Tile, choose};
+use crate::targets::Target;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{self, BlockArg, InstBuilder, types};
+use cranelift_codegen::ir::{self, BlockArg, ConstantData, InstBuilder, types};
 use cranelift_codegen::isa::TargetFrontendConfig;
 use cranelift_frontend::FunctionBuilder;
 
 /// Dot products in the unrolled body of the innermost loop, at most.
-const UNROLLED: usize = 192;
+const UNROLLED: usize = 96;
 
 /// The four pointers that move through the nest: output, points side, vectors side, start values.
 type Pointers = [ir::Value; 4];
@@ -24,17 +25,6 @@ const OUT: usize = 0;
 const A: usize = 1;
 const B: usize = 2;
 const INIT: usize = 3;
-
-/// A choice of tile: along which axis of the points, and how much.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Tile {
-    /// Which axis of the points is cut.
-    axis: usize,
-    /// Points.
-    points: usize,
-    /// Units of the vectors side.
-    units: usize,
-}
 
 struct Leaf<'a, 'f> {
     b: FunctionBuilder<'f>,
@@ -63,64 +53,6 @@ pub(super) fn emit(shape: &Shape, target: &Target, config: TargetFrontendConfig,
     leaf.b.ins().return_(&[]);
     leaf.b.seal_all_blocks();
     leaf.b.finalize(config);
-}
-
-impl Form {
-    /// Units of a block of 16 lanes: as many as accumulators for one point.
-    fn units(self) -> usize {
-        if matches!(self, Form::Widened(_)) { 8 } else { 4 }
-    }
-
-    /// Registers that a tile needs beside accumulators and broadcasts.
-    fn temporaries(self) -> usize {
-        match self {
-            Form::Dot(_) => 1,
-            Form::Widened(_) | Form::Pairs16 => 2,
-            Form::Saturating(_) => 3,
-        }
-    }
-}
-
-/// The tile with the least work, remainders included.
-fn choose(shape: &Shape, target: &Target) -> Tile {
-    let units = shape.form.units();
-    let mut best = (usize::MAX, Tile { axis: 0, points: 1, units });
-    let axes = if shape.points.is_empty() {
-        &[Axis { n: 1, first: 0, second: 0, init: 0 }][..]
-    } else {
-        &shape.points
-    };
-    for (axis, along) in axes.iter().enumerate() {
-        let others: usize = axes.iter().enumerate().filter(|&(i, _)| i != axis).map(|(_, a)| a.n).product();
-        for size in (0..).map(|i| units >> i).take_while(|&s| s >= units / 4) {
-            for points in 1..=along.n.min(12) {
-                if points * size + points + shape.form.temporaries() > target.registers {
-                    continue;
-                }
-                let (full, rest) = (along.n / points, along.n % points);
-                let work = full * step_cost(shape, target, points, size)
-                    + if rest > 0 { step_cost(shape, target, rest, size) } else { 0 };
-                let work = others * work * (units / size);
-                if work < best.0 {
-                    best = (work, Tile { axis, points, units: size });
-                }
-            }
-        }
-    }
-    best.1
-}
-
-/// Sixtieths of a cycle for one step of k.
-fn step_cost(shape: &Shape, target: &Target, points: usize, units: usize) -> usize {
-    let costs = &target.costs;
-    let (dots, latency) = match shape.form {
-        Form::Dot(_) => (costs.dots_per_cycle, costs.latency),
-        Form::Saturating(_) | Form::Widened(_) | Form::Pairs16 => (1, 1),
-    };
-    let products = 60 * points * units / dots;
-    let loads = 60 * (points + units) / costs.loads_per_cycle;
-    // A little for every instruction, so that of equals the one with fewer loads wins.
-    products.max(60 * latency).max(loads) + points + units
 }
 
 impl Leaf<'_, '_> {
@@ -256,8 +188,21 @@ impl Leaf<'_, '_> {
     ) -> Vec<ir::Value> {
         let Some((axis, inner)) = loops.split_first() else {
             let mut sums = carried;
-            for &step in steps {
-                self.step(&mut sums, step, points, along);
+            let mut rest = steps;
+            while let [(in_a, in_b), others @ ..] = rest {
+                rest = others;
+                match others {
+                    [(next_a, next_b), others @ ..] if self.widens() && *next_a == in_a + 4 => {
+                        rest = others;
+                        let [first, second] = self.two_groups(sums[0], *in_a, points, along);
+                        self.step(&mut sums, *in_b, &first);
+                        self.step(&mut sums, *next_b, &second);
+                    }
+                    _ => {
+                        let groups = self.groups(sums[0], *in_a, points, along);
+                        self.step(&mut sums, *in_b, &groups);
+                    }
+                }
             }
             return sums;
         };
@@ -270,23 +215,10 @@ impl Leaf<'_, '_> {
     }
 
     /// One group of every point with one group of every lane. `sums` are the two pointers and the accumulators.
-    fn step(&mut self, sums: &mut [ir::Value], (in_a, in_b): (i64, i64), points: usize, along: &Axis) {
-        let (a, b) = (sums[0], sums[1]);
-        let mut groups = vec![];
-        for p in 0..points as i64 {
-            let (pointer, offset) = self.displaced(a, in_a + p * along.first);
-            let word = self.b.ins().load(types::I32, flags(), pointer, offset);
-            groups.push(self.b.ins().splat(types::I32X4, word));
-        }
-        let next = self.b.create_block();
-        let args: Vec<BlockArg> = groups.iter().map(|&g| g.into()).collect();
-        let groups: Vec<_> = groups.iter().map(|&g| self.param_like(next, g)).collect();
-        self.b.ins().jump(next, &args);
-        self.b.switch_to_block(next);
-        let groups: Vec<_> = groups.into_iter().map(|g| self.group(g)).collect();
+    fn step(&mut self, sums: &mut [ir::Value], in_b: i64, groups: &[ir::Value]) {
         let width = 64 / self.shape.form.units() as i64;
         for unit in 0..self.tile.units {
-            let (pointer, offset) = self.displaced(b, in_b + width * unit as i64);
+            let (pointer, offset) = self.displaced(sums[1], in_b + width * unit as i64);
             let lanes = self.unit(pointer, offset);
             for (p, &group) in groups.iter().enumerate() {
                 let sum = &mut sums[2 + p * self.tile.units + unit];
@@ -295,19 +227,45 @@ impl Leaf<'_, '_> {
         }
     }
 
-    /// A broadcast group as the form multiplies it.
-    fn group(&mut self, words: ir::Value) -> ir::Value {
-        match self.shape.form {
-            Form::Dot(_) | Form::Saturating(_) => cast(&mut self.b, types::I8X16, words),
-            Form::Pairs16 => cast(&mut self.b, types::I16X8, words),
-            Form::Widened(signs) => {
-                let bytes = cast(&mut self.b, types::I8X16, words);
-                match signs {
-                    Signs::Points => self.b.ins().swiden_low(bytes),
-                    Signs::Vectors => self.b.ins().uwiden_low(bytes),
+    /// The group of every point, in all lanes, as the form multiplies it.
+    fn groups(&mut self, a: ir::Value, in_a: i64, points: usize, along: &Axis) -> Vec<ir::Value> {
+        let one = |leaf: &mut Self, p: i64| {
+            let (pointer, offset) = leaf.displaced(a, in_a + p * along.first);
+            let word = leaf.b.ins().load(types::I32, flags(), pointer, offset);
+            let words = leaf.b.ins().splat(types::I32X4, word);
+            match leaf.shape.form {
+                Form::Pairs16 => cast(&mut leaf.b, types::I16X8, words),
+                Form::Dot(_) | Form::Saturating(_) => cast(&mut leaf.b, types::I8X16, words),
+                Form::Widened(signs) => {
+                    let bytes = cast(&mut leaf.b, types::I8X16, words);
+                    match signs {
+                        Signs::Points => leaf.b.ins().swiden_low(bytes),
+                        Signs::Vectors => leaf.b.ins().uwiden_low(bytes),
+                    }
                 }
             }
+        };
+        (0..points as i64).map(|p| one(self, p)).collect()
+    }
+
+    /// The widened groups of two neighbouring steps by one load: the first group of every point, and the second.
+    fn two_groups(&mut self, a: ir::Value, in_a: i64, points: usize, along: &Axis) -> [Vec<ir::Value>; 2] {
+        let mut out = [vec![], vec![]];
+        for p in 0..points as i64 {
+            let (pointer, offset) = self.displaced(a, in_a + p * along.first);
+            let both = match self.shape.form {
+                Form::Widened(Signs::Points) => self.b.ins().sload8x8(flags(), pointer, offset),
+                _ => self.b.ins().uload8x8(flags(), pointer, offset),
+            };
+            let both = cast(&mut self.b, types::I8X16, both);
+            for (half, out) in (0u8..).zip(&mut out) {
+                let mask: [u8; 16] = std::array::from_fn(|i| 8 * half + i as u8 % 8);
+                let mask = self.b.func.dfg.immediates.push(ConstantData::from(&mask[..]));
+                let group = self.b.ins().shuffle(both, both, mask);
+                out.push(cast(&mut self.b, types::I16X8, group));
+            }
         }
+        out
     }
 
     /// One unit of the vectors side.
@@ -327,14 +285,14 @@ impl Leaf<'_, '_> {
         }
     }
 
-    /// Whether sums start from zero and the start values are added at the end: a unit is half a vector of sums.
-    fn starts_late(&self) -> bool {
+    /// Whether a unit is half a vector of sums: they start from zero, and the start values are added at the end.
+    fn widens(&self) -> bool {
         matches!(self.shape.form, Form::Widened(_))
     }
 
     fn start(&mut self, pointers: Pointers, points: usize, along: &Axis) -> Vec<ir::Value> {
         let n = points * self.tile.units;
-        if self.starts_late() || self.shape.start == Start::Zero {
+        if self.widens() || self.shape.start == Start::Zero {
             let zero = constant(&mut self.b, types::I32X4, &[0; 16]);
             return vec![zero; n];
         }
@@ -377,7 +335,7 @@ impl Leaf<'_, '_> {
 
     fn finish(&mut self, pointers: Pointers, sums: &[ir::Value], points: usize, along: &Axis) {
         let mut sums = sums.to_vec();
-        if self.starts_late() {
+        if self.widens() {
             sums = sums.chunks(2).map(|halves| self.b.ins().iadd_pairwise(halves[0], halves[1])).collect();
             if self.shape.start != Start::Zero {
                 let initial = self.initial(pointers, points, self.tile.units / 2, along);
@@ -392,58 +350,4 @@ impl Leaf<'_, '_> {
             self.b.ins().store(flags(), sum, pointer, offset);
         }
     }
-}
-
-/// `sum + group·lanes`.
-fn dot(
-    b: &mut FunctionBuilder,
-    form: Form,
-    target: DotForm,
-    sum: ir::Value,
-    group: ir::Value,
-    lanes: ir::Value,
-) -> ir::Value {
-    match form {
-        Form::Dot(signs) | Form::Saturating(signs) => {
-            let (signed, unsigned) = match signs {
-                Signs::Points => (group, lanes),
-                Signs::Vectors => (lanes, group),
-            };
-            if let Form::Dot(_) = form {
-                return dot_bytes(b, target, sum, signed, unsigned);
-            }
-            let pairs = b.ins().x86_pmaddubsw(signed, unsigned);
-            let ones = constant(b, types::I16X8, &[1, 0].repeat(8));
-            let words = dot_pairs(b, pairs, ones);
-            b.ins().iadd(sum, words)
-        }
-        Form::Widened(_) | Form::Pairs16 => {
-            let products = dot_pairs(b, lanes, group);
-            b.ins().iadd(sum, products)
-        }
-    }
-}
-
-/// The tree of operations that Cranelift folds into one instruction; the order of all operands matters.
-fn dot_bytes(
-    b: &mut FunctionBuilder,
-    target: DotForm,
-    sum: ir::Value,
-    signed: ir::Value,
-    unsigned: ir::Value,
-) -> ir::Value {
-    let product = |b: &mut FunctionBuilder, s, u| match target {
-        DotForm::UnsignedFirst => b.ins().imul(u, s),
-        DotForm::SignedFirst | DotForm::Pairs => b.ins().imul(s, u),
-    };
-    let (s, u) = (b.ins().swiden_low(signed), b.ins().uwiden_low(unsigned));
-    let low = product(b, s, u);
-    let (s, u) = (b.ins().swiden_high(signed), b.ins().uwiden_high(unsigned));
-    let high = product(b, s, u);
-    let pairs = [low, high].map(|x| {
-        let (first, second) = (b.ins().swiden_low(x), b.ins().swiden_high(x));
-        b.ins().iadd_pairwise(first, second)
-    });
-    let fours = b.ins().iadd_pairwise(pairs[0], pairs[1]);
-    b.ins().iadd(fours, sum)
 }

@@ -94,22 +94,24 @@ impl Body<'_, '_, '_> {
             Type::Lanes(dtype) => vectors(dtype),
             _ => (types::I16X8, 4),
         };
+        let flags = self.load_flags(address.param);
         let (pointer, offset) = self.address(address);
-        Parts::new((0..n).map(|i| self.b.ins().load(ty, flags(), pointer, offset + 16 * i)))
+        Parts::new((0..n).map(|i| self.b.ins().load(ty, flags, pointer, offset + 16 * i)))
     }
 
     fn load_widened(&mut self, address: &Address, to: DType) -> Parts {
         let from = self.kernel.params[address.param.0 as usize].dtype;
         let (pointer, offset) = self.address(address);
+        let flags = self.load_flags(address.param);
         let (_, n) = vectors(to);
         let b = &mut self.b;
         Parts::new((0..n).map(|i| match (from, to) {
-            (DType::I8, DType::I16) => b.ins().sload8x8(flags(), pointer, offset + 8 * i),
-            (DType::U8, DType::I16) => b.ins().uload8x8(flags(), pointer, offset + 8 * i),
-            (DType::I16, _) => b.ins().sload16x4(flags(), pointer, offset + 8 * i),
+            (DType::I8, DType::I16) => b.ins().sload8x8(flags, pointer, offset + 8 * i),
+            (DType::U8, DType::I16) => b.ins().uload8x8(flags, pointer, offset + 8 * i),
+            (DType::I16, _) => b.ins().sload16x4(flags, pointer, offset + 8 * i),
             // Bytes to 32 bits: four bytes a vector, by way of 16 bits.
             _ => {
-                let word = b.ins().load(types::I32, flags(), pointer, offset + 4 * i);
+                let word = b.ins().load(types::I32, flags, pointer, offset + 4 * i);
                 let word = b.ins().scalar_to_vector(types::I32X4, word);
                 let bytes = cast(b, types::I8X16, word);
                 match from {

@@ -10,11 +10,13 @@
 mod accumulate;
 mod body;
 mod contract;
+mod dot;
 mod lanes;
 mod memory;
 mod plan;
 mod scalar;
 mod shape;
+mod tile;
 
 use crate::kernel::{Kernel, Stmt, verify};
 use crate::targets::{Effort, Target};

@@ -99,18 +99,18 @@ pub(super) fn may_alias(params: &[ParamDecl], a: Param, b: Param) -> bool {
     a == b || (reads && p.dtype == q.dtype && p.len == q.len)
 }
 
+/// Whether the kernel writes no memory that a parameter may be.
+pub(super) fn is_constant(params: &[ParamDecl], param: Param) -> bool {
+    let writes = |p: &ParamDecl| p.access != Access::Read;
+    (0..).map(Param).zip(params).all(|(other, p)| !writes(p) || !may_alias(params, param, other))
+}
+
 fn movable(expr: &Expr, index: Index, bound: &BTreeSet<Value>, params: &[ParamDecl]) -> bool {
-    let constant_memory = |param: Param| {
-        (0..)
-            .map(Param)
-            .zip(params)
-            .all(|(other, p)| p.access == Access::Read || !may_alias(params, param, other))
-    };
     let fixed = match expr {
         Expr::Load(a) | Expr::LoadPairs(a) | Expr::LoadScalar(a) => {
-            constant_memory(a.param) && a.terms.iter().all(|t| t.0 != index)
+            is_constant(params, a.param) && a.terms.iter().all(|t| t.0 != index)
         }
-        Expr::LoadAt { param, .. } => constant_memory(*param),
+        Expr::LoadAt { param, .. } => is_constant(params, *param),
         Expr::IndexValue(i) => *i != index,
         Expr::Random { block, .. } => block.0.iter().all(|t| t.0 != index),
         _ => true,

@@ -49,13 +49,14 @@ impl Body<'_, '_, '_> {
     }
 
     fn load_scalar(&mut self, param: Param, pointer: ir::Value, offset: i32) -> ir::Value {
+        let flags = self.load_flags(param);
         let ins = self.b.ins();
         match self.kernel.params[param.0 as usize].dtype {
-            DType::I8 => ins.sload8(types::I64, flags(), pointer, offset),
-            DType::U8 => ins.uload8(types::I64, flags(), pointer, offset),
-            DType::I16 => ins.sload16(types::I64, flags(), pointer, offset),
-            DType::I32 => ins.sload32(flags(), pointer, offset),
-            DType::I64 | DType::Dyadic => ins.load(types::I64, flags(), pointer, offset),
+            DType::I8 => ins.sload8(types::I64, flags, pointer, offset),
+            DType::U8 => ins.uload8(types::I64, flags, pointer, offset),
+            DType::I16 => ins.sload16(types::I64, flags, pointer, offset),
+            DType::I32 => ins.sload32(flags, pointer, offset),
+            DType::I64 | DType::Dyadic => ins.load(types::I64, flags, pointer, offset),
         }
     }
 
