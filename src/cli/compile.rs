@@ -11,7 +11,7 @@ use super::options::{Machine, Model};
 use super::source::Source;
 use crate::diag::Diagnostic;
 use crate::elaborate::{Elaborated, Overrides, elaborate};
-use crate::ir::Stage;
+use crate::ir::{Module, Stage};
 use crate::{passes, syntax};
 
 /// A compiled model, ready to make a session of.
@@ -55,11 +55,15 @@ pub(super) fn front(source: &Source, model: &Model) -> Result<Elaborated, Failur
     elaborate(&file, &overrides).map_err(|errors| source.diagnostics(&errors))
 }
 
+/// The module of a model at a stage.
+pub(super) fn module(source: &Source, model: &Model, stage: Stage) -> Result<Module, Failure> {
+    let module = front(source, model)?.module;
+    passes::run(module, stage, |_, _| ()).map_err(|error| source.diagnostics(&[error]))
+}
+
 /// Compiles a model for this processor.
 pub(super) fn ready(source: &Source, model: &Model, machine: &Machine) -> Result<Ready, Failure> {
-    let elaborated = front(source, model)?;
     let target = machine.target()?;
-    let module = passes::run(elaborated.module, Stage::Bits, |_, _| ())
-        .map_err(|error| source.diagnostics(&[error]))?;
+    let module = module(source, model, Stage::Bits)?;
     Err(Failure::failed(format!("`{}` cannot be compiled for {} yet", module.name, target.name)))
 }

@@ -9,6 +9,7 @@ mod check;
 mod compile;
 mod data;
 mod display;
+mod dump;
 mod eval;
 mod explain;
 mod failure;
@@ -48,6 +49,8 @@ enum Command {
     Predict(predict::Args),
     /// Check a model: syntax, names, shapes, ranges, memory
     Check(check::Args),
+    /// Print a model at a stage of the compilation
+    Dump(dump::Args),
     /// List what is built in: layers, quantizers, recipes, models, ...
     List(list::Args),
     /// Explain an error code or a built-in name
@@ -63,6 +66,7 @@ impl Command {
             Command::Eval(args) => eval::run(args),
             Command::Predict(args) => predict::run(args),
             Command::Check(args) => check::run(args),
+            Command::Dump(args) => dump::run(args),
             Command::List(args) => list::run(args),
             Command::Explain(args) => explain::run(args),
             Command::Data(args) => data::run(args),
