@@ -1,0 +1,236 @@
+//! Values that are not stored: per-channel affine combinations of 16-bit tensors, and masks computed from them.
+//!
+//! Batch norm, its gradient, residual adds and biases are all `scale·(Σ coef_i[c]·(source_i − mean_i[c]) + offset[c])`.
+//! They stay in this form until a quantizer (or an edge between groups) gives them a grid; then one scalar pass turns
+//! the real coefficients into integers ([`super::grid`]) and one map applies them. A cheap chain is thus computed again
+//! where it is read, and never stored.
+
+use super::cx::{At, Kx, Shape};
+use crate::kernel::{BufferId, DType, Value};
+
+/// Where 16-lane integers of a tensor are read: I16, or U8 codes above a zero code.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source {
+    pub(super) buffer: BufferId,
+    /// Element of (0, 0, 0, 0).
+    pub(super) offset: i64,
+    /// Strides of image, row, column; channels are contiguous.
+    pub(super) strides: [i64; 3],
+    /// The code of zero.
+    pub(super) zero: i32,
+}
+
+impl Source {
+    /// A dense tensor.
+    pub(super) fn dense(buffer: BufferId, shape: Shape) -> Source {
+        let cp = shape.cp() as i64;
+        let row = shape.w as i64 * cp;
+        Source { buffer, offset: 0, strides: [shape.h as i64 * row, row, cp], zero: 0 }
+    }
+
+    pub(super) fn address(&self, kx: &mut Kx, at: &At) -> crate::kernel::Address {
+        let p = kx.read(self.buffer);
+        self.of(p, at)
+    }
+
+    /// The address in a parameter that is bound to the buffer.
+    pub(super) fn of(&self, p: crate::kernel::Param, at: &At) -> crate::kernel::Address {
+        let a = at.n.address(p.at(self.offset), self.strides[0]);
+        let a = at.x.address(at.y.address(a, self.strides[1]), self.strides[2]);
+        at.block.address(a, 16)
+    }
+
+    /// The I16 lanes at a place.
+    pub(super) fn load(&self, kx: &mut Kx, at: &At) -> Value {
+        let address = self.address(kx, at);
+        let lanes = kx.load(address);
+        let wide = kx.widen(DType::I16, lanes);
+        if self.zero == 0 {
+            return wide;
+        }
+        let zero = kx.splat_const(DType::I16, self.zero);
+        kx.sub(wide, zero)
+    }
+}
+
+/// A real coefficient.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Coef {
+    /// A dyadic buffer: one for all channels or one each.
+    Given(BufferId),
+    /// Minus that multiple of the first term's coefficient *after rounding*, so that what the two terms cancel, they
+    /// cancel exactly.
+    MinusFirstTimes(BufferId),
+}
+
+/// Per-channel facts of a source: totals over all positions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Totals {
+    /// Σ, i64 per channel.
+    pub(super) sum: BufferId,
+    /// Smallest and largest, i64 per channel.
+    pub(super) min: BufferId,
+    /// Largest.
+    pub(super) max: BufferId,
+    /// What `sum` is divided by to give the mean.
+    pub(super) count: i64,
+}
+
+/// One term: `coef·(source − mean)`, or without mean.
+#[derive(Clone, Debug)]
+pub(super) struct Term {
+    pub(super) source: Source,
+    pub(super) coef: Coef,
+    /// Totals of the source, where known; they bound it.
+    pub(super) totals: Option<Totals>,
+    /// Whether the mean is subtracted.
+    pub(super) centred: bool,
+    /// Variance per channel in squared steps of the source: a channel below one is too quiet to have a say in common scales.
+    pub(super) variance: Option<BufferId>,
+}
+
+/// A value that is not stored.
+#[derive(Clone, Debug)]
+pub(super) struct Affine {
+    pub(super) shape: Shape,
+    pub(super) terms: Vec<Term>,
+    /// Per-channel dyadic added, in the unit of the terms.
+    pub(super) offset: Option<BufferId>,
+    /// A common dyadic factor (one element).
+    pub(super) scale: Option<BufferId>,
+    /// Negative values are zero.
+    pub(super) relu: bool,
+    /// What multiplies the first source, position by position.
+    pub(super) masks: Vec<Mask>,
+}
+
+impl Affine {
+    /// One dense source times a coefficient.
+    pub(super) fn of(shape: Shape, source: Source, coef: Coef, totals: Option<Totals>) -> Affine {
+        let term = Term { source, coef, totals, centred: false, variance: None };
+        Affine { shape, terms: vec![term], offset: None, scale: None, relu: false, masks: vec![] }
+    }
+}
+
+/// Integer coefficients of an affine value on a grid: `u = Σ a'_i·source_i + b'`, then `>> k`.
+#[derive(Clone, Debug)]
+pub(super) struct Fixed {
+    /// Pairs of I16 coefficients, one buffer `[channels][2]` for every two terms.
+    pub(super) pairs: Vec<BufferId>,
+    /// I32 per channel.
+    pub(super) offset: BufferId,
+    /// The shift k, one i64.
+    pub(super) shift: BufferId,
+}
+
+/// What a map needs per block of channels, loaded outside of its position loops.
+pub(super) struct FixedLanes {
+    offset: Value,
+    pairs: Vec<crate::kernel::Address>,
+}
+
+impl Fixed {
+    pub(super) fn prepare(&self, kx: &mut Kx, block: &super::cx::Coord) -> FixedLanes {
+        let p = kx.read(self.offset);
+        let offset = kx.load(block.address(p.at(0), 16));
+        let pairs = self
+            .pairs
+            .iter()
+            .map(|&b| {
+                let p = kx.read(b);
+                block.address(p.at(0), 32)
+            })
+            .collect();
+        FixedLanes { offset, pairs }
+    }
+
+    /// `u` at a place, I32 lanes, from the lanes of the sources.
+    pub(super) fn apply(&self, kx: &mut Kx, lanes: &FixedLanes, sources: &[Value]) -> Value {
+        let mut sum = lanes.offset;
+        for (two, pairs) in sources.chunks(2).zip(&lanes.pairs) {
+            let second = two.get(1).copied().unwrap_or_else(|| kx.splat_const(DType::I16, 0));
+            let values = kx.pair(two[0], second);
+            let coefs = kx.load_pairs(pairs.clone());
+            let product = kx.dot2(values, coefs);
+            sum = kx.add(sum, product);
+        }
+        sum
+    }
+}
+
+/// Where a gradient passes: recomputed from the sources of the forward value, before rounding.
+#[derive(Clone, Debug)]
+pub(super) struct Mask {
+    pub(super) sources: Vec<Source>,
+    pub(super) fixed: Fixed,
+    /// Below zero stops (ReLU).
+    pub(super) low: bool,
+    /// Above this code stops (clipping), and below its negative or zero.
+    pub(super) levels: Option<Levels>,
+}
+
+/// The codes of a grid, as they come out of the shift: `lo..=hi`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Levels {
+    pub(super) lo: i32,
+    pub(super) hi: i32,
+}
+
+/// A mask prepared for a block of channels.
+pub(super) struct MaskLanes {
+    fixed: FixedLanes,
+    above: Option<Value>,
+    below: Option<Value>,
+}
+
+impl Mask {
+    pub(super) fn prepare(&self, kx: &mut Kx, block: &super::cx::Coord) -> MaskLanes {
+        let fixed = self.fixed.prepare(kx, block);
+        let p = kx.read(self.fixed.shift);
+        let k = kx.load_scalar(p.at(0));
+        let one = kx.int(1);
+        // u carries the rounding constant 2^(k−1): the value is positive where u exceeds it.
+        let above = match (self.low, self.levels) {
+            (true, _) => {
+                let twice = kx.shift_left(one, k);
+                Some(kx.shift_right(twice, 1))
+            }
+            (false, Some(levels)) => {
+                let lo = kx.int(levels.lo as i64);
+                let edge = kx.shift_left(lo, k);
+                Some(kx.sub(edge, one))
+            }
+            (false, None) => None,
+        };
+        let below = self.levels.map(|levels| {
+            let hi = kx.int(levels.hi as i64 + 1);
+            kx.shift_left(hi, k)
+        });
+        let above = above.map(|v| splat_clamped(kx, v));
+        let below = below.map(|v| splat_clamped(kx, v));
+        MaskLanes { fixed, above, below }
+    }
+
+    /// I16 lanes: −1 where the gradient passes, else 0. None if it passes everywhere.
+    pub(super) fn lanes(&self, kx: &mut Kx, prepared: &MaskLanes, at: &At) -> Option<Value> {
+        if prepared.above.is_none() && prepared.below.is_none() {
+            return None;
+        }
+        let sources: Vec<Value> = self.sources.iter().map(|s| s.load(kx, at)).collect();
+        let u = self.fixed.apply(kx, &prepared.fixed, &sources);
+        let above = prepared.above.map(|edge| kx.lt(edge, u));
+        let below = prepared.below.map(|edge| kx.lt(u, edge));
+        let both = match (above, below) {
+            (Some(a), Some(b)) => kx.and(a, b),
+            (Some(a), None) | (None, Some(a)) => a,
+            (None, None) => return None,
+        };
+        Some(kx.narrow(DType::I16, both))
+    }
+}
+
+/// Lanes of an Int that may exceed 32 bits: every u lies below 2^31 − 1 in size, so clamping there changes nothing.
+fn splat_clamped(kx: &mut Kx, v: Value) -> Value {
+    let v = kx.clamp(v, -i32::MAX, i32::MAX);
+    kx.splat(DType::I32, v)
+}

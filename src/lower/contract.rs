@@ -1,0 +1,475 @@
+//! Convolutions as contractions: forward, data gradient and weight gradient, for any kernel, stride and padding.
+//!
+//! A linear layer is a convolution whose kernel covers the whole image, so there is one kind of contraction. The points
+//! side reads codes in NHWC with a border; the vectors side reads packed weights. The weight gradient reads channel
+//! planes of the input (points) and the gradient in blocks of four pixels (vectors): the same form serves three input
+//! channels and sixty-four, stride one and two, and any zero code, because the border of the input is visited.
+
+use super::codes::{Codes, GradientCodes, Zero};
+use super::cx::{Coord, Cx, Kx, Shape};
+use crate::kernel::{BufferId, Contract, DType, Dim, Dot, Init};
+
+/// Geometry of a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Conv {
+    pub(super) input: Shape,
+    pub(super) output: Shape,
+    pub(super) kernel: (u32, u32),
+    pub(super) stride: u32,
+    pub(super) padding: u32,
+    /// Whether the kernel covers the whole input: a linear layer.
+    pub(super) whole: bool,
+}
+
+impl Conv {
+    pub(super) fn taps(&self) -> u32 {
+        self.kernel.0 * self.kernel.1
+    }
+
+    /// Groups of four input channels.
+    pub(super) fn in_groups(&self) -> u32 {
+        self.input.c.div_ceil(4)
+    }
+
+    /// Groups of four output channels.
+    pub(super) fn out_groups(&self) -> u32 {
+        self.output.c.div_ceil(4)
+    }
+
+    /// Border of the gradient that the data gradient visits: (top, bottom, left, right).
+    pub(super) fn gradient_border(&self) -> (u32, u32, u32, u32) {
+        if self.whole {
+            return (0, 0, 0, 0);
+        }
+        let axis = |extent: u32, kernel: u32, out: u32| {
+            let (mut low, mut high) = (0i64, 0i64);
+            for parity in Parity::all(self.stride, self.padding, kernel) {
+                if parity.taps == 0 || parity.start >= extent {
+                    continue;
+                }
+                let last = ((extent - 1 - parity.start) / self.stride) as i64;
+                low = low.min(parity.first - (parity.taps as i64 - 1));
+                high = high.max(last + parity.first - (out as i64 - 1));
+            }
+            (-low as u32, high as u32)
+        };
+        let (top, bottom) = axis(self.input.h, self.kernel.0, self.output.h);
+        let (left, right) = axis(self.input.w, self.kernel.1, self.output.w);
+        (top, bottom, left, right)
+    }
+}
+
+/// Input positions `stride·j + start` of one axis: they meet the taps `tap + stride·i` at the outputs `j + first − i`.
+#[derive(Clone, Copy, Debug)]
+struct Parity {
+    start: u32,
+    tap: u32,
+    taps: u32,
+    first: i64,
+}
+
+impl Parity {
+    fn all(stride: u32, padding: u32, kernel: u32) -> impl Iterator<Item = Parity> {
+        (0..stride).map(move |start| {
+            let tap = (start + padding) % stride;
+            let taps = kernel.saturating_sub(tap).div_ceil(stride);
+            Parity { start, tap, taps, first: ((start + padding - tap) / stride) as i64 }
+        })
+    }
+}
+
+/// What a pending contraction computes.
+#[derive(Clone, Debug)]
+enum Work {
+    Forward { input: Codes, weights: BufferId, init: Option<BufferId> },
+    GradInput { gradient: GradientCodes, weights: BufferId, init: Vec<BufferId> },
+}
+
+/// A contraction that is computed panel by panel by the pass that reads it.
+#[derive(Clone, Debug)]
+pub(super) struct Panel {
+    conv: Conv,
+    work: Work,
+    /// Images in a panel.
+    pub(super) images: u32,
+    /// Rows in a panel.
+    pub(super) rows: u32,
+    /// I32 `[items][images][rows][w][channels]`.
+    pub(super) buffer: BufferId,
+    /// Right shift to 16 bits, i64.
+    pub(super) shift: BufferId,
+    /// Rounding of that shift: ties away, else down.
+    pub(super) ties_away: bool,
+    out: Shape,
+}
+
+/// Bytes of a panel that stay in the first-level cache beside the operands.
+const PANEL_BYTES: u32 = 16 << 10;
+
+impl Panel {
+    /// Output of a convolution, `weights` packed for it, `init` i32 per channel.
+    pub(super) fn forward(
+        cx: &mut Cx,
+        path: &str,
+        conv: Conv,
+        input: Codes,
+        weights: BufferId,
+        init: Option<BufferId>,
+        shift: BufferId,
+    ) -> Panel {
+        let work = Work::Forward { input, weights, init };
+        Panel::new(cx, format!("{path}.panel"), conv, work, conv.output, 1, shift, false)
+    }
+
+    /// Gradient of its input, `weights` packed transposed, `init` i32 per channel for each pair of parities.
+    pub(super) fn grad_input(
+        cx: &mut Cx,
+        path: &str,
+        conv: Conv,
+        gradient: GradientCodes,
+        weights: BufferId,
+        init: Vec<BufferId>,
+        shift: BufferId,
+    ) -> Panel {
+        let work = Work::GradInput { gradient, weights, init };
+        Panel::new(cx, format!("{path}.grad_panel"), conv, work, conv.input, conv.stride, shift, true)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the two constructors above name them")]
+    fn new(
+        cx: &mut Cx,
+        name: String,
+        conv: Conv,
+        work: Work,
+        out: Shape,
+        step: u32,
+        shift: BufferId,
+        ties_away: bool,
+    ) -> Panel {
+        let items = out.items();
+        let row_bytes = out.w * out.cp() * 4;
+        let rows = (1..=out.h)
+            .rev()
+            .find(|r| out.h.is_multiple_of(*r) && r.is_multiple_of(step) && r * row_bytes <= PANEL_BYTES)
+            .unwrap_or(if out.h.is_multiple_of(step) { step } else { out.h });
+        let images = if conv.whole { out.n / items } else { 1 };
+        let rows = if conv.whole { out.h } else { rows };
+        let buffer = cx.temp(name, DType::I32, &[items, images, rows, out.w * out.cp()], DType::I32.range());
+        Panel { conv, work, images, rows, buffer, shift, ties_away, out }
+    }
+
+    /// Shape of the result.
+    pub(super) fn shape(&self) -> Shape {
+        self.out
+    }
+
+    /// Elements of one item's panel.
+    pub(super) fn elements(&self) -> i64 {
+        (self.images * self.rows * self.out.w) as i64 * self.out.cp() as i64
+    }
+
+    /// Writes the contraction of the panel that starts at an image and row.
+    pub(super) fn emit(&self, kx: &mut Kx, n0: &Coord, y0: &Coord) {
+        match &self.work {
+            Work::Forward { input, weights, init } => self.emit_forward(kx, input, *weights, *init, n0, y0),
+            Work::GradInput { gradient, weights, init } if self.conv.whole => {
+                self.emit_whole_grad(kx, gradient, *weights, init[0], n0)
+            }
+            Work::GradInput { gradient, weights, init } => {
+                self.emit_grad(kx, gradient, *weights, init, n0, y0)
+            }
+        }
+    }
+
+    fn out_start(&self, kx: &mut Kx) -> crate::kernel::Address {
+        let p = kx.update(self.buffer);
+        p.at(0).plus(kx.item(), self.elements())
+    }
+
+    fn emit_forward(
+        &self,
+        kx: &mut Kx,
+        input: &Codes,
+        weights: BufferId,
+        init: Option<BufferId>,
+        n0: &Coord,
+        y0: &Coord,
+    ) {
+        let Conv { stride, padding, kernel, output, .. } = self.conv;
+        let grid = input.nhwc;
+        let [image, row, pixel] = grid.strides;
+        let a = kx.read(grid.buffer);
+        let start = grid.offset - padding as i64 * (row + pixel);
+        let a = y0.address(n0.address(a.at(start), image), row * stride as i64);
+        let (groups, cp) = (self.conv.in_groups() as i64, output.cp() as i64);
+        let taps = self.conv.taps() as i64;
+        let b = kx.read(weights);
+        let init = match init {
+            Some(init) => Init::PerVector(kx.read(init).at(0), vec![16]),
+            None => Init::Zero,
+        };
+        let row_out = output.w as i64 * cp;
+        let contract = Contract {
+            dot: Dot::U8I8,
+            out: self.out_start(kx),
+            a,
+            b: b.at(0),
+            init,
+            points: vec![
+                Dim::new(self.images, image, self.rows as i64 * row_out),
+                Dim::new(self.rows, row * stride as i64, row_out),
+                Dim::new(output.w, pixel * stride as i64, cp),
+            ],
+            vectors: vec![Dim::new(output.blocks(), taps * groups * 64, 16)],
+            k: vec![
+                Dim::new(kernel.0, row, kernel.1 as i64 * groups * 64),
+                Dim::new(kernel.1, pixel, groups * 64),
+                Dim::new(groups as u32, 4, 64),
+            ],
+        };
+        push(kx, contract);
+    }
+
+    fn emit_grad(
+        &self,
+        kx: &mut Kx,
+        gradient: &GradientCodes,
+        weights: BufferId,
+        init: &[BufferId],
+        n0: &Coord,
+        y0: &Coord,
+    ) {
+        let Conv { stride, padding, kernel, input, .. } = self.conv;
+        let s = stride as i64;
+        let source = gradient.nhwc;
+        let [image, row, pixel] = source.strides;
+        let (groups, cp) = (self.conv.out_groups() as i64, input.cp() as i64);
+        let (tap, row_out) = (groups * 64, input.w as i64 * cp);
+        let mut init = init.iter();
+        for py in Parity::all(stride, padding, kernel.0) {
+            for px in Parity::all(stride, padding, kernel.1) {
+                let correction = init.next().copied();
+                let (ny, nx) = (count(self.rows, py.start, stride), count(input.w, px.start, stride));
+                if ny == 0 || nx == 0 {
+                    continue;
+                }
+                let out = self.out_start(kx).offset(py.start as i64 * row_out + px.start as i64 * cp);
+                let (Some(correction), true) = (correction, py.taps > 0 && px.taps > 0) else {
+                    zero_points(kx, out, (ny, s * row_out), (nx, s * cp), input.blocks());
+                    continue;
+                };
+                let a = kx.read(source.buffer);
+                let a = n0.address(a.at(source.offset + py.first * row + px.first * pixel), image);
+                // A panel starts at a multiple of the stride, or is the whole image.
+                let a = y0.terms.iter().fold(a, |a, &(i, m)| a.plus(i, m / s * row));
+                let b = kx.read(weights);
+                let first_tap = (py.tap * kernel.1 + px.tap) as i64;
+                let init = Init::PerVector(kx.read(correction).at(0), vec![16]);
+                let contract = Contract {
+                    dot: Dot::U8I8,
+                    out,
+                    a,
+                    b: b.at(first_tap * tap),
+                    init,
+                    points: vec![Dim::new(ny, row, s * row_out), Dim::new(nx, pixel, s * cp)],
+                    vectors: vec![Dim::new(input.blocks(), self.conv.taps() as i64 * tap, 16)],
+                    k: vec![
+                        Dim::new(py.taps, -row, s * kernel.1 as i64 * tap),
+                        Dim::new(px.taps, -pixel, s * tap),
+                        Dim::new(groups as u32, 4, 64),
+                    ],
+                };
+                push(kx, contract);
+            }
+        }
+    }
+
+    /// A linear layer: every pixel of the input meets the one output.
+    fn emit_whole_grad(&self, kx: &mut Kx, gradient: &GradientCodes, weights: BufferId, init: BufferId, n0: &Coord) {
+        let Conv { input, .. } = self.conv;
+        let source = gradient.nhwc;
+        let (groups, cp, taps) = (self.conv.out_groups() as i64, input.cp() as i64, self.conv.taps());
+        let a = kx.read(source.buffer);
+        let b = kx.read(weights);
+        let contract = Contract {
+            dot: Dot::U8I8,
+            out: self.out_start(kx),
+            a: n0.address(a.at(source.offset), source.strides[0]),
+            b: b.at(0),
+            init: Init::PerVector(kx.read(init).at(0), vec![cp, 16]),
+            points: vec![Dim::new(self.images, source.strides[0], taps as i64 * cp)],
+            vectors: vec![
+                Dim::new(taps, groups * 64, cp),
+                Dim::new(input.blocks(), taps as i64 * groups * 64, 16),
+            ],
+            k: vec![Dim::new(groups as u32, 4, 64)],
+        };
+        push(kx, contract);
+    }
+}
+
+/// How many of `0..extent` are `start + stride·j`.
+fn count(extent: u32, start: u32, stride: u32) -> u32 {
+    extent.saturating_sub(start).div_ceil(stride)
+}
+
+fn zero_points(kx: &mut Kx, out: crate::kernel::Address, y: (u32, i64), x: (u32, i64), blocks: u32) {
+    let zero = kx.splat_const(DType::I32, 0);
+    kx.for_(y.0, |kx, i| {
+        kx.for_(x.0, |kx, j| {
+            kx.for_(blocks, |kx, b| kx.store(out.clone().plus(i, y.1).plus(j, x.1).plus(b, 16), zero));
+        });
+    });
+}
+
+/// Appends a contraction with its dimensions merged and trivial ones dropped.
+fn push(kx: &mut Kx, mut contract: Contract) {
+    let fixed_vectors = matches!(&contract.init, Init::PerVector(_, strides) if strides.len() > 1);
+    contract.points = merged(contract.points);
+    contract.k = merged(contract.k);
+    if !fixed_vectors {
+        contract.vectors = merged(contract.vectors);
+        if let Init::PerVector(_, strides) = &mut contract.init {
+            strides.resize(contract.vectors.len(), 16);
+        }
+    }
+    kx.contract(contract);
+}
+
+/// Drops dimensions of one turn, and merges an outer dimension that continues its inner one. At least one is kept.
+fn merged(dims: Vec<Dim>) -> Vec<Dim> {
+    let mut out: Vec<Dim> = vec![];
+    for dim in dims.iter().rev().filter(|d| d.n > 1) {
+        match out.last_mut() {
+            Some(inner) if dim.first == inner.first * inner.n as i64 && dim.second == inner.second * inner.n as i64 => {
+                inner.n *= dim.n
+            }
+            _ => out.push(*dim),
+        }
+    }
+    if out.is_empty() {
+        return dims.into_iter().rev().take(1).collect();
+    }
+    out.reverse();
+    out
+}
+
+/// Appends the weight gradient: i64 `[in channels][taps][out channels]`, without the zero-code correction.
+///
+/// `levels` is the largest gradient code: it bounds how many images an i32 accumulator holds before it spills.
+pub(super) fn grad_weight(cx: &mut Cx, path: &str, conv: Conv, input: &Codes, gradient: &GradientCodes) -> BufferId {
+    let (ci, cop, taps) = (conv.input.c, conv.output.cp(), conv.taps());
+    let sums = cx.temp(format!("{path}.weight_grad"), DType::I64, &[ci, taps, cop], super::cx::SUM);
+    let per_item = ci.div_ceil(16).next_power_of_two().min(ci);
+    let per_item = if ci.is_multiple_of(per_item) { per_item } else { 1 };
+    if conv.whole {
+        whole_grad_weight(cx, path, conv, input, gradient, sums);
+        return sums;
+    }
+    let items = ci / per_item;
+    let planes = *input.planes(conv.stride);
+    let quads = conv.output.w.div_ceil(4);
+    let per_image = (conv.output.h * quads * 4) as i64 * 255 * gradient.levels as i64;
+    let chunk = ((i32::MAX as i64 / per_image) as u32).clamp(1, conv.output.n);
+    let panel = cx.temp(
+        format!("{path}.weight_panel"),
+        DType::I32,
+        &[items, per_item * taps, cop],
+        DType::I32.range(),
+    );
+    let (kh, kw, s) = (conv.kernel.0, conv.kernel.1, conv.stride);
+    cx.call("grad_weight", items, |kx| {
+        let item = kx.item();
+        let (out, sum) = (kx.update(panel), kx.update(sums));
+        let (a, b) = (kx.read(planes.buffer), kx.read(gradient.blocked));
+        let size = per_item as i64 * taps as i64 * cop as i64;
+        kx.fill(sum.at(0).plus(item, size), size as u32, 0);
+        let mut chunk_of = |kx: &mut Kx, first: i64, images: u32| {
+            for parity in 0..s {
+                // Columns of this parity of the padded input meet the taps kx with (kx + shift) mod s = parity.
+                let shift = planes.padding - conv.padding;
+                let Some(kx0) = (0..kw.min(s)).find(|k| (k + shift) % s == parity) else { continue };
+                let n_kx = (kw - kx0).div_ceil(s);
+                let column = ((kx0 + shift) / s) as i64;
+                let start = planes.plane(parity) + first * planes.image + shift as i64 * planes.row + column;
+                let contract = Contract {
+                    dot: Dot::U8I8,
+                    out: out.at(kx0 as i64 * cop as i64).plus(item, size),
+                    a: a.at(start).plus(item, per_item as i64 * planes.channel),
+                    b: b.at(first * gradient.blocked_image),
+                    init: Init::Zero,
+                    points: vec![
+                        Dim::new(per_item, planes.channel, (taps * cop) as i64),
+                        Dim::new(kh, planes.row, (kw * cop) as i64),
+                        Dim::new(n_kx, 1, (s * cop) as i64),
+                    ],
+                    vectors: vec![Dim::new(cop / 16, 64, 16)],
+                    k: vec![
+                        Dim::new(images, planes.image, gradient.blocked_image),
+                        Dim::new(conv.output.h, planes.row * s as i64, quads as i64 * cop as i64 * 4),
+                        Dim::new(quads, 4, cop as i64 * 4),
+                    ],
+                };
+                push(kx, contract);
+            }
+            kx.for_(size as u32 / 16, |kx, v| {
+                let lanes = kx.load(out.at(0).plus(item, size).plus(v, 16));
+                kx.acc64(sum.at(0).plus(item, size).plus(v, 16), lanes);
+            });
+        };
+        let mut first = 0;
+        while first < conv.output.n {
+            let images = chunk.min(conv.output.n - first);
+            chunk_of(kx, first as i64, images);
+            first += images;
+        }
+    });
+    sums
+}
+
+/// A linear layer's weight gradient: the batch is the reduction.
+fn whole_grad_weight(
+    cx: &mut Cx,
+    path: &str,
+    conv: Conv,
+    input: &Codes,
+    gradient: &GradientCodes,
+    sums: BufferId,
+) {
+    let (ci, cop, taps, n) = (conv.input.c, conv.output.cp(), conv.taps(), conv.output.n);
+    let transposed = super::layout::transpose_batch(cx, path, conv, input);
+    let blocked = super::layout::block_batch(cx, path, conv, gradient);
+    let cpix = input.nhwc.strides[2];
+    let panel = cx.temp(format!("{path}.weight_panel"), DType::I32, &[taps, ci, cop], DType::I32.range());
+    let quads = n.div_ceil(4);
+    let row = transposed.1;
+    cx.call("grad_weight", taps, |kx| {
+        let item = kx.item();
+        let (out, sum) = (kx.update(panel), kx.update(sums));
+        let (a, b) = (kx.read(transposed.0), kx.read(blocked));
+        let contract = Contract {
+            dot: Dot::U8I8,
+            out: out.at(0).plus(item, (ci * cop) as i64),
+            a: a.at(0).plus(item, cpix * row),
+            b: b.at(0),
+            init: Init::Zero,
+            points: vec![Dim::new(ci, row, cop as i64)],
+            vectors: vec![Dim::new(cop / 16, 64, 16)],
+            k: vec![Dim::new(quads, 4, cop as i64 * 4)],
+        };
+        push(kx, contract);
+        kx.for_(ci, |kx, c| {
+            let to = sum.at(0).plus(item, cop as i64).plus(c, (taps * cop) as i64);
+            kx.fill(to.clone(), cop, 0);
+            kx.for_(cop / 16, |kx, v| {
+                let lanes = kx.load(out.at(0).plus(item, (ci * cop) as i64).plus(c, cop as i64).plus(v, 16));
+                kx.acc64(to.clone().plus(v, 16), lanes);
+            });
+        });
+    });
+}
+
+/// Corrections start from −zero·Σw: whether there are any.
+pub(super) fn needs_correction(zero: &Zero) -> bool {
+    !matches!(zero, Zero::Code(0))
+}

@@ -1,0 +1,334 @@
+//! The map pass: an affine value becomes codes, in every layout that its consumers read.
+//!
+//! One pass over the sources serves all encodings of a tensor; each row of codes is copied into the other layouts
+//! while it is in cache. Random bits belong to logical blocks, so they do not depend on the order of anything.
+
+use super::affine::{Affine, Fixed, Levels, Source};
+use super::codes::Planes;
+use super::cx::{At, Coord, Cx, Kx, Shape};
+use super::gather::narrow_wide;
+use super::layout::{Bordered, copy_blocked, row_loader};
+use crate::kernel::{BufferId, DType, Range, Value};
+
+/// How a code is rounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rounding {
+    /// Up with the probability of the fraction, by the bits of this key (i64).
+    Stochastic(BufferId),
+    /// To nearest.
+    Nearest,
+    /// By the lower half of the fraction's own bits (NITI).
+    PseudoStochastic,
+}
+
+/// Where the codes of an encoding go.
+pub(super) enum Output<'a> {
+    /// Activations: U8 codes in NHWC with their border, and planes.
+    Activation {
+        levels: Levels,
+        zero: i32,
+        nhwc: Bordered,
+        planes: Vec<&'a Planes>,
+        /// Largest code before clipping, `[items][channels]` I16.
+        largest: Option<BufferId>,
+    },
+    /// Gradients of `bits`: U8 above `2^(bits−1)` in NHWC with a border, and I8 blocks.
+    Gradient {
+        bits: u32,
+        rounding: Rounding,
+        nhwc: Option<Bordered>,
+        blocked: Option<Blocked>,
+        /// Largest |v| with all fraction bits, `[items][channels]` I16.
+        largest: Option<BufferId>,
+        /// Σ codes, `[items][channels]` i64.
+        sums: Option<BufferId>,
+    },
+    /// 16-bit integers, ties up.
+    Wide { store: Source, relu: bool },
+}
+
+/// I8 codes for a weight gradient.
+#[derive(Clone, Copy)]
+pub(super) struct Blocked {
+    pub(super) buffer: BufferId,
+    pub(super) image: i64,
+    /// Dense `[image][channel]` for linear layers, else blocks of four pixels made from `row`.
+    pub(super) dense: bool,
+    /// One row of codes an item: `[items][w][16]`.
+    pub(super) row: BufferId,
+}
+
+/// One grid and where its codes go.
+pub(super) struct Encoding<'a> {
+    pub(super) fixed: &'a Fixed,
+    pub(super) output: Output<'a>,
+}
+
+/// Appends the pass.
+pub(super) fn encode(cx: &mut Cx, name: &str, value: &Affine, encodings: &[Encoding]) {
+    assert!(value.masks.is_empty(), "masked gradients are gathered before they are encoded");
+    let shape = value.shape;
+    let items = shape.items();
+    let group = (shape.n / items) as i64;
+    cx.call(name, items, |kx| {
+        let item = kx.item();
+        encodings.iter().for_each(|e| e.clear(kx, shape));
+        kx.for_(group as u32, |kx, image| {
+            let n = Coord::default().plus(item, group).plus(image, 1);
+            kx.for_(shape.blocks(), |kx, block| {
+                let block = Coord::index(block);
+                encodings.iter().for_each(|e| e.borders(kx, &n, &block, shape, true));
+                kx.for_(shape.h, |kx, row| {
+                    let at = At { n: n.clone(), y: Coord::index(row), x: Coord::default(), block: block.clone() };
+                    emit_row(kx, value, encodings, &at);
+                    encodings.iter().for_each(|e| e.copies(kx, &at, shape));
+                });
+                encodings.iter().for_each(|e| e.borders(kx, &n, &block, shape, false));
+            });
+        });
+    });
+}
+
+fn emit_row(kx: &mut Kx, value: &Affine, encodings: &[Encoding], at: &At) {
+    let prepared: Vec<_> = encodings.iter().map(|e| e.fixed.prepare(kx, &at.block)).collect();
+    let shifts: Vec<_> = encodings.iter().map(|e| kx.scalar(e.fixed.shift)).collect();
+    let keys: Vec<_> = encodings.iter().map(|e| e.key(kx)).collect();
+    kx.for_(value.shape.w, |kx, x| {
+        let at = At { x: Coord::index(x), ..at.clone() };
+        let sources: Vec<Value> = value.terms.iter().map(|t| t.source.load(kx, &at)).collect();
+        for (i, e) in encodings.iter().enumerate() {
+            let u = e.fixed.apply(kx, &prepared[i], &sources);
+            e.store(kx, u, shifts[i], keys[i], &at, value.shape);
+        }
+    });
+}
+
+impl Encoding<'_> {
+    fn key(&self, kx: &mut Kx) -> Option<Value> {
+        match &self.output {
+            Output::Gradient { rounding: Rounding::Stochastic(key), .. } => Some(kx.scalar(*key)),
+            _ => None,
+        }
+    }
+
+    /// Starts the partial results of an item.
+    fn clear(&self, kx: &mut Kx, shape: Shape) {
+        let (item, cp) = (kx.item(), shape.cp());
+        let (largest, sums) = match &self.output {
+            Output::Activation { largest, .. } => (*largest, None),
+            Output::Gradient { largest, sums, .. } => (*largest, *sums),
+            Output::Wide { .. } => (None, None),
+        };
+        if let Some(largest) = largest {
+            let p = kx.update(largest);
+            let zero = kx.splat_const(DType::I16, 0);
+            kx.for_(shape.blocks(), |kx, b| kx.store(p.at(0).plus(item, cp as i64).plus(b, 16), zero));
+        }
+        if let Some(sums) = sums {
+            let p = kx.update(sums);
+            kx.fill(p.at(0).plus(item, cp as i64), cp, 0);
+        }
+    }
+
+    fn store(&self, kx: &mut Kx, u: Value, shift: Value, key: Option<Value>, at: &At, shape: Shape) {
+        match &self.output {
+            Output::Activation { levels, zero, nhwc, largest, .. } => {
+                let code = kx.shift_right(u, shift);
+                let code = kx.narrow(DType::I16, code);
+                if let Some(largest) = largest {
+                    let size = match zero {
+                        0 => code,
+                        _ => {
+                            let z = kx.splat_const(DType::I16, *zero);
+                            let low = kx.splat_const(DType::I16, -16384);
+                            let high = kx.splat_const(DType::I16, 16383);
+                            let limited = kx.min(code, high);
+                            let limited = kx.max(limited, low);
+                            let d = kx.sub(limited, z);
+                            kx.abs(d)
+                        }
+                    };
+                    let address = partial(kx, *largest, at, shape);
+                    kx.max_into(address, size);
+                }
+                let code = kx.clamp(code, levels.lo, levels.hi);
+                let code = kx.narrow(DType::U8, code);
+                store_at(kx, nhwc.source, at, code);
+            }
+            Output::Gradient { bits, rounding, nhwc, blocked, largest, sums } => {
+                let v = fraction(kx, u, shift, *bits);
+                if let Some(largest) = largest {
+                    let size = kx.abs(v);
+                    let address = partial(kx, *largest, at, shape);
+                    kx.max_into(address, size);
+                }
+                let code = round(kx, v, *bits, *rounding, key, at, shape);
+                if let Some(sums) = sums {
+                    let address = partial(kx, *sums, at, shape);
+                    kx.acc64(address, code);
+                }
+                if let Some(nhwc) = nhwc {
+                    let bias = kx.splat_const(DType::I16, 1 << (bits - 1));
+                    let biased = kx.add(code, bias);
+                    let biased = kx.narrow(DType::U8, biased);
+                    store_at(kx, nhwc.source, at, biased);
+                }
+                if let Some(blocked) = blocked {
+                    let code = kx.narrow(DType::I8, code);
+                    blocked.store(kx, at, shape, code);
+                }
+            }
+            Output::Wide { store, relu } => {
+                let v = kx.shift_right(u, shift);
+                let v = narrow_wide(kx, v);
+                let v = if *relu {
+                    let zero = kx.splat_const(DType::I16, 0);
+                    kx.max(v, zero)
+                } else {
+                    v
+                };
+                store_at(kx, *store, at, v);
+            }
+        }
+    }
+
+    /// Rows above (`before`) and below the image, and the border of NHWC.
+    fn borders(&self, kx: &mut Kx, n: &Coord, block: &Coord, shape: Shape, before: bool) {
+        match &self.output {
+            Output::Activation { zero, nhwc, planes, .. } => {
+                let zero = kx.splat_const(DType::U8, *zero);
+                if before {
+                    nhwc.fill(kx, n, block, shape, zero);
+                }
+                for planes in planes {
+                    let rows = if before { (0, planes.padding) } else { (planes.padding + shape.h, planes.padding) };
+                    let start = planes_start(kx, planes, n, block);
+                    planes.fill_rows(kx, &start, rows, 16, zero);
+                }
+            }
+            Output::Gradient { bits, nhwc: Some(nhwc), .. } if before => {
+                let zero = kx.splat_const(DType::U8, 1 << (bits - 1));
+                nhwc.fill(kx, n, block, shape, zero);
+            }
+            _ => {}
+        }
+    }
+
+    /// Copies of the row that was just written.
+    fn copies(&self, kx: &mut Kx, at: &At, shape: Shape) {
+        match &self.output {
+            Output::Activation { zero, nhwc, planes, .. } => {
+                for planes in planes {
+                    let p = kx.update(nhwc.source.buffer);
+                    let start = planes_start(kx, planes, &at.n, &at.block);
+                    let zero = kx.splat_const(DType::U8, *zero);
+                    let load = row_loader(nhwc.source, p, at);
+                    planes.copy_row(kx, &start, &at.y, shape.w, zero, &load);
+                }
+            }
+            Output::Gradient { blocked: Some(blocked), .. } if !blocked.dense => {
+                let (row, out) = (kx.update(blocked.row), kx.write(blocked.buffer));
+                let quads = shape.w.div_ceil(4) as i64 * shape.cp() as i64 * 4;
+                let to = at.y.address(at.n.address(out.at(0), blocked.image), quads);
+                let to = at.block.address(to, 64);
+                let zero = kx.splat_const(DType::I8, 0);
+                let from = row.at(0).plus(kx.item(), shape.w as i64 * 16);
+                let load = move |kx: &mut Kx, x: Coord| kx.load(x.address(from.clone(), 16));
+                copy_blocked(kx, &to, shape, zero, &load);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Blocked {
+    fn store(&self, kx: &mut Kx, at: &At, shape: Shape, code: Value) {
+        let address = if self.dense {
+            let p = kx.write(self.buffer);
+            at.block.address(at.n.address(p.at(0), self.image), 16)
+        } else {
+            let p = kx.update(self.row);
+            at.x.address(p.at(0).plus(kx.item(), shape.w as i64 * 16), 16)
+        };
+        kx.store(address, code);
+    }
+}
+
+fn planes_start(kx: &mut Kx, planes: &Planes, n: &Coord, block: &Coord) -> crate::kernel::Address {
+    let p = kx.write(planes.buffer);
+    block.address(n.address(p.at(0), planes.image), 16 * planes.channel)
+}
+
+fn partial(kx: &mut Kx, buffer: BufferId, at: &At, shape: Shape) -> crate::kernel::Address {
+    let p = kx.update(buffer);
+    at.block.address(p.at(0).plus(kx.item(), shape.cp() as i64), 16)
+}
+
+fn store_at(kx: &mut Kx, to: Source, at: &At, v: Value) {
+    let p = kx.update(to.buffer);
+    let address = to.of(p, at);
+    kx.store(address, v);
+}
+
+/// Bits below a code while it is rounded.
+pub(super) const fn fraction_bits(bits: u32) -> u32 {
+    16 - bits
+}
+
+/// `u >> (k − F)` within `±levels·2^F`, I16: adding F random bits cannot overflow.
+fn fraction(kx: &mut Kx, u: Value, shift: Value, bits: u32) -> Value {
+    let f = kx.int(fraction_bits(bits) as i64);
+    let by = kx.sub(shift, f);
+    let by = kx.clamp(by, 0, 31);
+    let v = kx.shift_right(u, by);
+    let v = kx.narrow(DType::I16, v);
+    let limit = ((1 << (bits - 1)) - 1) << fraction_bits(bits);
+    kx.clamp(v, -limit, limit)
+}
+
+fn round(
+    kx: &mut Kx,
+    v: Value,
+    bits: u32,
+    rounding: Rounding,
+    key: Option<Value>,
+    at: &At,
+    shape: Shape,
+) -> Value {
+    let f = fraction_bits(bits) as u8;
+    let random = match (rounding, key) {
+        (Rounding::Stochastic(_), Some(key)) => {
+            let blocks = shape.blocks() as i64;
+            let (row, image) = (shape.w as i64 * blocks, shape.h as i64 * shape.w as i64 * blocks);
+            let mut terms = vec![];
+            let mut offset = 0;
+            for (coord, stride) in [(&at.n, image), (&at.y, row), (&at.x, blocks), (&at.block, 1)] {
+                terms.extend(coord.terms.iter().map(|&(i, m)| (i, m * stride)));
+                offset += coord.offset * stride;
+            }
+            let r = kx.random(key, &terms, offset);
+            let mask = kx.splat_const(DType::I16, (1 << f) - 1);
+            kx.and(r, mask)
+        }
+        (Rounding::PseudoStochastic, _) => {
+            let half = f / 2;
+            let mask = kx.splat_const(DType::I16, (1 << half) - 1);
+            let low = kx.and(v, mask);
+            kx.shift_left(low, f - half)
+        }
+        _ => kx.splat_const(DType::I16, 1 << (f - 1)),
+    };
+    let v = kx.add(v, random);
+    kx.shift_right(v, f)
+}
+
+/// Largest absolute code of `bits`.
+pub(super) const fn gradient_levels(bits: u32) -> i32 {
+    (1 << (bits - 1)) - 1
+}
+
+/// What gradient codes may be.
+pub(super) fn gradient_range(bits: u32) -> Range {
+    let l = gradient_levels(bits) as i64;
+    Range::new(-l, l)
+}

@@ -1,0 +1,351 @@
+//! From real coefficients to integer ones: the scalar pass between an affine value and the map that applies it.
+//!
+//! `u = Σ a'_i·source_i + b'` and `code = u >> k` (DESIGN of the arithmetic: a' = round(coef·2^k / step) with
+//! |a'| ≤ 2^14, b' from the *rounded* a', so that what is subtracted as a mean is exactly what the sources have).
+//! Everything here is one number per channel or tensor; no lane is touched.
+
+use super::affine::{Affine, Coef, Fixed, Levels, Term};
+use super::cx::{Cx, Kx, SHIFT, Shape};
+use crate::kernel::{BufferId, DType, Index, Range, Value};
+
+/// |a'| ≤ 2^14: two products of 16-bit sources and a 2^30 offset stay below 2^31.
+const COEF: i64 = 1 << 14;
+/// |b'|.
+const OFFSET: i64 = 1 << 30;
+
+/// The step of the grid.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
+    /// A dyadic buffer (one element), chosen before.
+    Given(BufferId),
+    /// From a bound on the values: step = fraction·bound / levels.
+    Bound {
+        /// One step a channel instead of one for the tensor.
+        per_channel: bool,
+        /// Part of the bound that the grid covers.
+        fraction: f64,
+    },
+    /// From a range per tensor (`[1]`) or channel, in units of the affine value without its scale.
+    Range(BufferId),
+}
+
+/// How codes come out of `u`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rule {
+    pub(super) step: Step,
+    /// The codes; `hi` is also the number of steps in the range.
+    pub(super) levels: Levels,
+    /// Added to every code.
+    pub(super) zero: i32,
+    /// Bits kept below the code for rounding: `u` carries `2^(k−fraction_bits−1)`, so that `u >> (k−fraction_bits)` is to nearest.
+    pub(super) fraction_bits: i64,
+    /// Largest shift.
+    pub(super) max_shift: i64,
+}
+
+/// The integers, and the dyadic steps: one element or one a channel.
+pub(super) struct Grid {
+    pub(super) fixed: Fixed,
+    pub(super) step: BufferId,
+}
+
+/// Appends the scalar kernel.
+pub(super) fn grid(cx: &mut Cx, name: &str, affine: &Affine, rule: Rule) -> Grid {
+    let cp = affine.shape.cp();
+    let per_channel = match rule.step {
+        Step::Bound { per_channel, .. } => per_channel,
+        Step::Range(range) => cx.program.get(range).len() > 1,
+        Step::Given(_) => false,
+    };
+    let steps = if per_channel { cp } else { 1 };
+    let pair = Range::new(-COEF, COEF);
+    let fixed = Fixed {
+        pairs: (0..affine.terms.len().div_ceil(2))
+            .map(|i| cx.temp(format!("{name}.coef{i}"), DType::I16, &[cp, 2], pair))
+            .collect(),
+        offset: cx.temp(format!("{name}.offset"), DType::I32, &[cp], Range::new(-OFFSET, OFFSET)),
+        shift: cx.temp(format!("{name}.shift"), DType::I64, &[1], SHIFT),
+    };
+    let step = cx.dyadics(format!("{name}.step"), steps);
+    let range = cx.dyadics(format!("{name}.range"), steps);
+    let largest = cx.dyadics(format!("{name}.largest"), 1);
+    let builder = Builder { affine, rule, fixed: &fixed, per_channel, step, range, largest };
+    cx.call("grid", 1, |kx| builder.emit(kx));
+    Grid { fixed, step }
+}
+
+struct Builder<'a> {
+    affine: &'a Affine,
+    rule: Rule,
+    fixed: &'a Fixed,
+    per_channel: bool,
+    step: BufferId,
+    range: BufferId,
+    largest: BufferId,
+}
+
+impl Builder<'_> {
+    fn shape(&self) -> Shape {
+        self.affine.shape
+    }
+
+    fn emit(&self, kx: &mut Kx) {
+        self.emit_range(kx);
+        self.emit_steps(kx);
+        let k = self.emit_shift(kx);
+        kx.for_(self.shape().cp(), |kx, c| self.emit_channel(kx, c, k));
+    }
+
+    /// The real coefficient of a term, without the common scale.
+    fn coef(&self, kx: &mut Kx, term: &Term, c: Index) -> Value {
+        match term.coef {
+            Coef::Given(buffer) => kx.per_channel(buffer, c),
+            Coef::MinusFirstTimes(buffer) => {
+                let first = self.coef(kx, &self.affine.terms[0], c);
+                let factor = kx.per_channel(buffer, c);
+                kx.mul(first, factor)
+            }
+        }
+    }
+
+    /// How far the centred source of a term can be from zero, as dyadic.
+    fn extent(&self, kx: &mut Kx, term: &Term, c: Index) -> Value {
+        let Some(totals) = term.totals else {
+            return kx.real(32767.0);
+        };
+        let (sum, min, max) = (kx.read(totals.sum), kx.read(totals.min), kx.read(totals.max));
+        let (min, max) = (kx.load_scalar(min.at(0).plus(c, 1)), kx.load_scalar(max.at(0).plus(c, 1)));
+        if !term.centred {
+            let (min, max) = (kx.abs(min), kx.abs(max));
+            let size = kx.max(min, max);
+            return kx.to_dyadic(size);
+        }
+        let (sum, count) = (kx.load_scalar(sum.at(0).plus(c, 1)), kx.int(totals.count));
+        let distance = |kx: &mut Kx, v: Value| {
+            let times = kx.mul(v, count);
+            let d = kx.sub(times, sum);
+            kx.abs(d)
+        };
+        let (low, high) = (distance(kx, min), distance(kx, max));
+        let largest = kx.max(low, high);
+        let (largest, count) = (kx.to_dyadic(largest), kx.to_dyadic(count));
+        kx.div(largest, count)
+    }
+
+    /// The bound of the values of a channel: Σ |coef|·extent + |offset|, and at least what keeps the shift above the fraction bits.
+    fn bound(&self, kx: &mut Kx, c: Index, fraction: f64) -> Value {
+        let mut bound = kx.real(0.0);
+        let mut floor = kx.real(0.0);
+        for term in &self.affine.terms {
+            let coef = self.coef(kx, term, c);
+            let coef = kx.abs(coef);
+            let extent = self.extent(kx, term, c);
+            let part = kx.mul(coef, extent);
+            bound = kx.add(bound, part);
+            floor = kx.max(floor, coef);
+        }
+        if let Some(offset) = self.affine.offset {
+            let v = kx.per_channel(offset, c);
+            let v = kx.abs(v);
+            bound = kx.add(bound, v);
+        }
+        if fraction != 1.0 {
+            let f = kx.real(fraction);
+            bound = kx.mul(bound, f);
+        }
+        let least = kx.real(self.rule.levels.hi as f64 * ((self.rule.fraction_bits - 13) as f64).exp2());
+        let floor = kx.mul(floor, least);
+        kx.max(bound, floor)
+    }
+
+    /// Whether a channel is too quiet to have a say in common scales (its variance is below one step squared).
+    fn is_loud(&self, kx: &mut Kx, c: Index) -> Option<Value> {
+        let variance = self.affine.terms.iter().find_map(|t| t.variance)?;
+        let one = kx.real(1.0);
+        let v = kx.per_channel(variance, c);
+        Some(kx.le(one, v))
+    }
+
+    fn audible(&self, kx: &mut Kx, c: Index, v: Value) -> Value {
+        match self.is_loud(kx, c) {
+            Some(loud) => {
+                let zero = kx.real(0.0);
+                kx.select(loud, v, zero)
+            }
+            None => v,
+        }
+    }
+
+    fn emit_range(&self, kx: &mut Kx) {
+        let Step::Bound { per_channel, fraction } = self.rule.step else { return };
+        let range = kx.update(self.range);
+        if per_channel {
+            kx.for_(self.shape().cp(), |kx, c| {
+                let bound = self.bound(kx, c, fraction);
+                kx.store(range.at(0).plus(c, 1), bound);
+            });
+            return;
+        }
+        let zero = kx.real(0.0);
+        kx.store(range.at(0), zero);
+        kx.for_(self.shape().cp(), |kx, c| {
+            let bound = self.bound(kx, c, fraction);
+            let bound = self.audible(kx, c, bound);
+            let known = kx.load_scalar(range.at(0));
+            let bound = kx.max(known, bound);
+            kx.store(range.at(0), bound);
+        });
+    }
+
+    /// Steps: given, or range·scale / levels.
+    fn emit_steps(&self, kx: &mut Kx) {
+        let step = kx.update(self.step);
+        let range = match self.rule.step {
+            Step::Given(given) => {
+                let v = kx.scalar(given);
+                kx.store(step.at(0), v);
+                return;
+            }
+            Step::Range(range) => range,
+            Step::Bound { .. } => self.range,
+        };
+        let n = if self.per_channel { self.shape().cp() } else { 1 };
+        kx.for_(n, |kx, c| {
+            let r = kx.per_channel(range, c);
+            let levels = kx.real(self.rule.levels.hi as f64);
+            let mut s = kx.div(r, levels);
+            if let Some(scale) = self.affine.scale {
+                let scale = kx.scalar(scale);
+                s = kx.mul(s, scale);
+            }
+            kx.store(step.at(0).plus(c, self.per_channel as i64), s);
+        });
+    }
+
+    /// 1/step in units of the affine value without its scale.
+    fn inverse_step(&self, kx: &mut Kx, c: Index) -> Value {
+        match self.rule.step {
+            Step::Given(given) => {
+                let one = kx.real(1.0);
+                let s = kx.scalar(given);
+                kx.div(one, s)
+            }
+            Step::Range(range) => self.levels_over(kx, range, c),
+            Step::Bound { .. } => self.levels_over(kx, self.range, c),
+        }
+    }
+
+    fn levels_over(&self, kx: &mut Kx, range: BufferId, c: Index) -> Value {
+        let levels = kx.real(self.rule.levels.hi as f64);
+        let r = kx.per_channel(range, c);
+        kx.div(levels, r)
+    }
+
+    /// k = min(max_shift, 14 − exponent of the largest coefficient in steps).
+    fn emit_shift(&self, kx: &mut Kx) -> Value {
+        let largest = kx.update(self.largest);
+        let zero = kx.real(0.0);
+        kx.store(largest.at(0), zero);
+        kx.for_(self.shape().cp(), |kx, c| {
+            let inverse = self.inverse_step(kx, c);
+            for term in &self.affine.terms {
+                let coef = self.coef(kx, term, c);
+                let coef = kx.abs(coef);
+                let v = kx.mul(coef, inverse);
+                let v = self.audible(kx, c, v);
+                let known = kx.load_scalar(largest.at(0));
+                let v = kx.max(known, v);
+                kx.store(largest.at(0), v);
+            }
+        });
+        let v = kx.load_scalar(largest.at(0));
+        let exponent = kx.exponent(v);
+        let exponent = kx.clamp(exponent, -1024, 1024);
+        let limit = kx.int(14);
+        let k = kx.sub(limit, exponent);
+        let k = kx.clamp(k, (self.rule.fraction_bits as i32).max(1), self.rule.max_shift as i32);
+        let shift = kx.write(self.fixed.shift);
+        kx.store(shift.at(0), k);
+        k
+    }
+
+    fn emit_channel(&self, kx: &mut Kx, c: Index, k: Value) {
+        let inverse = self.inverse_step(kx, c);
+        let mut offset = kx.int(0);
+        let mut first = None;
+        let mut coefs = vec![];
+        for term in &self.affine.terms {
+            let a = self.integer(kx, term, c, inverse, k, first);
+            first = first.or(Some(a));
+            coefs.push(a);
+            if let (true, Some(totals)) = (term.centred, term.totals) {
+                let sum = kx.read(totals.sum);
+                let sum = kx.load_scalar(sum.at(0).plus(c, 1));
+                let product = kx.mul(a, sum);
+                offset = kx.sub(offset, product);
+            }
+        }
+        let count = self.affine.terms.iter().find_map(|t| t.totals.filter(|_| t.centred)).map(|t| t.count);
+        if let Some(count) = count {
+            let count = kx.int(count);
+            offset = kx.div(offset, count);
+        }
+        if let Some(beta) = self.affine.offset {
+            let v = kx.per_channel(beta, c);
+            let v = kx.mul(v, inverse);
+            let v = kx.to_fixed(v, k);
+            let v = clamp_int(kx, v, OFFSET);
+            offset = kx.add(offset, v);
+        }
+        let offset = self.rounding(kx, offset, k);
+        let to = kx.write(self.fixed.offset);
+        kx.store(to.at(0).plus(c, 1), offset);
+        let zero = kx.int(0);
+        coefs.resize(coefs.len().next_multiple_of(2), zero);
+        for (i, &a) in coefs.iter().enumerate() {
+            let to = kx.write(self.fixed.pairs[i / 2]);
+            kx.store(to.at(i as i64 % 2).plus(c, 2), a);
+        }
+    }
+
+    /// The integer coefficient of a term.
+    fn integer(&self, kx: &mut Kx, term: &Term, c: Index, inverse: Value, k: Value, first: Option<Value>) -> Value {
+        let v = match (term.coef, first) {
+            (Coef::MinusFirstTimes(factor), Some(first)) => {
+                let first = kx.to_dyadic(first);
+                let factor = kx.per_channel(factor, c);
+                let v = kx.mul(first, factor);
+                let v = kx.to_fixed(v, 0);
+                let zero = kx.int(0);
+                let v = clamp_int(kx, v, COEF);
+                kx.sub(zero, v)
+            }
+            _ => {
+                let coef = self.coef(kx, term, c);
+                let v = kx.mul(coef, inverse);
+                kx.to_fixed(v, k)
+            }
+        };
+        clamp_int(kx, v, COEF)
+    }
+
+    /// Adds the zero code and half of the last kept bit, and keeps the offset in 31 bits.
+    fn rounding(&self, kx: &mut Kx, offset: Value, k: Value) -> Value {
+        let zero = kx.int(self.rule.zero as i64);
+        let zero = kx.shift_left(zero, k);
+        let offset = kx.add(offset, zero);
+        let one = kx.int(1);
+        let fraction = kx.int(self.rule.fraction_bits);
+        let kept = kx.sub(k, fraction);
+        let whole = kx.shift_left(one, kept);
+        let half = kx.shift_right(whole, 1);
+        let offset = kx.add(offset, half);
+        clamp_int(kx, offset, OFFSET)
+    }
+}
+
+fn clamp_int(kx: &mut Kx, v: Value, limit: i64) -> Value {
+    let (lo, hi) = (kx.int(-limit), kx.int(limit));
+    let v = kx.min(v, hi);
+    kx.max(v, lo)
+}
