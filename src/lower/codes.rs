@@ -68,9 +68,9 @@ pub(super) struct GradientCodes {
     /// Largest code.
     pub(super) levels: i32,
     /// U8 codes above `2^(bits−1)`, NHWC with a border of that zero code: for the data gradient.
-    pub(super) nhwc: Source,
+    pub(super) nhwc: Option<Source>,
     /// I8 codes `[image][row][column/4][channel][4]`: for the weight gradient. Missing columns are zero.
-    pub(super) blocked: BufferId,
+    pub(super) blocked: Option<BufferId>,
     /// Elements of an image in `blocked`. A linear layer's codes are dense: it blocks samples, not pixels.
     pub(super) blocked_image: i64,
     /// Steps of the codes of the data gradient (one dyadic), in units of dL/d accumulator.

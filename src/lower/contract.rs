@@ -158,6 +158,11 @@ impl Panel {
         Panel { conv, work, images, rows, buffer, shift, ties_away, out }
     }
 
+    /// Whether one panel of every item is the whole result.
+    pub(super) fn covers(&self) -> bool {
+        self.images * self.out.items() == self.out.n && self.rows == self.out.h
+    }
+
     /// Shape of the result.
     pub(super) fn shape(&self) -> Shape {
         self.out
@@ -241,7 +246,7 @@ impl Panel {
     ) {
         let Conv { stride, padding, kernel, input, .. } = self.conv;
         let s = stride as i64;
-        let source = gradient.nhwc;
+        let source = gradient.nhwc.expect("a data gradient reads codes in NHWC");
         let [image, row, pixel] = source.strides;
         let (groups, cp) = (self.conv.out_groups() as i64, input.cp() as i64);
         let (tap, row_out) = (groups * 64, input.w as i64 * cp);
@@ -287,7 +292,7 @@ impl Panel {
     /// A linear layer: every pixel of the input meets the one output.
     fn emit_whole_grad(&self, kx: &mut Kx, gradient: &GradientCodes, weights: BufferId, init: BufferId, n0: &Coord) {
         let Conv { input, .. } = self.conv;
-        let source = gradient.nhwc;
+        let source = gradient.nhwc.expect("a data gradient reads codes in NHWC");
         let (groups, cp, taps) = (self.conv.out_groups() as i64, input.cp() as i64, self.conv.taps());
         let a = kx.read(source.buffer);
         let b = kx.read(weights);
@@ -381,7 +386,7 @@ pub(super) fn grad_weight(cx: &mut Cx, path: &str, conv: Conv, input: &Codes, gr
     cx.call("grad_weight", items, |kx| {
         let item = kx.item();
         let (out, sum) = (kx.update(panel), kx.update(sums));
-        let (a, b) = (kx.read(planes.buffer), kx.read(gradient.blocked));
+        let (a, b) = (kx.read(planes.buffer), kx.read(gradient.blocked.expect("a weight gradient reads blocks")));
         let size = per_item as i64 * taps as i64 * cop as i64;
         kx.fill(sum.at(0).plus(item, size), size as u32, 0);
         let mut chunk_of = |kx: &mut Kx, first: i64, images: u32| {
@@ -469,7 +474,133 @@ fn whole_grad_weight(
     });
 }
 
-/// Corrections start from −zero·Σw: whether there are any.
-pub(super) fn needs_correction(zero: &Zero) -> bool {
-    !matches!(zero, Zero::Code(0))
+/// Σ over the reduction of `a·code`, negated: what a zero code adds to a contraction, taken away. `a` holds one group of
+/// four u8, read at every step.
+fn correction(
+    cx: &mut Cx,
+    name: String,
+    a: BufferId,
+    weights: BufferId,
+    (start, vectors, k): (i64, &[Dim], &[Dim]),
+) -> BufferId {
+    let n = vectors.iter().map(|d| d.n).product::<u32>() * 16;
+    let sum = cx.temp(format!("{name}_sum"), DType::I32, &[n], DType::I32.range());
+    let limit = i32::MAX as i64;
+    let out = cx.temp(name, DType::I32, &[n], crate::kernel::Range::new(-limit, limit));
+    cx.call("correction", 1, |kx| {
+        let (a, b, s, o) = (kx.read(a), kx.read(weights), kx.update(sum), kx.write(out));
+        let contract = Contract {
+            dot: Dot::U8I8,
+            out: s.at(0),
+            a: a.at(0),
+            b: b.at(start),
+            init: Init::Zero,
+            points: vec![Dim::new(1, 0, 0)],
+            vectors: vectors.to_vec(),
+            k: k.iter().map(|d| Dim::new(d.n, 0, d.second)).collect(),
+        };
+        push(kx, contract);
+        let (zero, low) = (kx.splat_const(DType::I32, 0), kx.splat_const(DType::I32, -i32::MAX));
+        kx.for_(n / 16, |kx, v| {
+            let lanes = kx.load(s.at(0).plus(v, 16));
+            let lanes = kx.max(lanes, low);
+            let lanes = kx.sub(zero, lanes);
+            kx.store(o.at(0).plus(v, 16), lanes);
+        });
+    });
+    out
+}
+
+/// What the zero code of the input adds to a forward contraction, or None where it is 0.
+pub(super) fn forward_correction(
+    cx: &mut Cx,
+    path: &str,
+    conv: Conv,
+    zero: &Zero,
+    weights: BufferId,
+) -> Option<BufferId> {
+    let a = match *zero {
+        Zero::Code(0) => return None,
+        Zero::Code(z) => cx.table(format!("four_{z}"), DType::U8, vec![z as i64; 4]),
+        Zero::Image(mean) => super::input::mean_group(cx, path, mean),
+    };
+    let (taps, groups) = (conv.taps(), conv.in_groups() as i64);
+    let vectors = [Dim::new(conv.output.blocks(), taps as i64 * groups * 64, 16)];
+    let k = [Dim::new(taps * groups as u32, 0, 64)];
+    Some(correction(cx, format!("{path}.init"), a, weights, (0, &vectors, &k)))
+}
+
+/// What the biased gradient codes add to a data gradient, for each pair of parities.
+pub(super) fn gradient_corrections(
+    cx: &mut Cx,
+    path: &str,
+    conv: Conv,
+    weights: BufferId,
+    bits: u32,
+) -> Vec<BufferId> {
+    let bias = 1i64 << (bits - 1);
+    let a = cx.table(format!("four_{bias}"), DType::U8, vec![bias; 4]);
+    let (taps, groups) = (conv.taps() as i64, conv.out_groups() as i64);
+    let tap = groups * 64;
+    let mut sum = |cx: &mut Cx, i: usize, start: i64, vectors: &[Dim], k: &[Dim]| {
+        correction(cx, format!("{path}.gradient_init{i}"), a, weights, (start, vectors, k))
+    };
+    let blocks = conv.input.blocks();
+    if conv.whole {
+        let cp = conv.input.cp() as i64;
+        let vectors = [Dim::new(taps as u32, tap, cp), Dim::new(blocks, taps * tap, 16)];
+        return vec![sum(cx, 0, 0, &vectors, &[Dim::new(groups as u32, 0, 64)])];
+    }
+    let s = conv.stride as i64;
+    let vectors = [Dim::new(blocks, taps * tap, 16)];
+    let mut out = vec![];
+    for py in Parity::all(conv.stride, conv.padding, conv.kernel.0) {
+        for px in Parity::all(conv.stride, conv.padding, conv.kernel.1) {
+            let start = (py.tap * conv.kernel.1 + px.tap) as i64 * tap;
+            let k = [
+                Dim::new(py.taps, 0, s * conv.kernel.1 as i64 * tap),
+                Dim::new(px.taps, 0, s * tap),
+                Dim::new(groups as u32, 0, 64),
+            ];
+            let live = py.taps > 0 && px.taps > 0;
+            // A pair of parities without taps reads no correction; its place in the list is kept.
+            let k: &[Dim] = if live { &k } else { &[Dim { n: 1, first: 0, second: 64 }] };
+            let start = if live { start } else { 0 };
+            out.push(sum(cx, out.len(), start, &vectors, k));
+        }
+    }
+    out
+}
+
+/// Takes `zero·Σ gradient codes` from the sums of a weight gradient, where the input's zero code is not 0.
+pub(super) fn correct_weight_gradient(
+    cx: &mut Cx,
+    conv: Conv,
+    zero: &Zero,
+    sums: BufferId,
+    codes: BufferId,
+) {
+    let (ci, taps, cop) = (conv.input.c, conv.taps(), conv.output.cp());
+    cx.call("correct_weight_gradient", ci, |kx| {
+        let item = kx.item();
+        let (s, q) = (kx.update(sums), kx.read(codes));
+        let z = match *zero {
+            Zero::Code(z) => kx.int(z as i64),
+            Zero::Image(mean) => {
+                let p = kx.read(mean);
+                kx.load_scalar(p.at(0).plus(item, 1))
+            }
+        };
+        kx.for_(taps, |kx, tap| {
+            kx.for_(cop, |kx, c| {
+                let q = kx.load_scalar(q.at(0).plus(c, 1));
+                let part = kx.mul(z, q);
+                let at = s.at(0).plus(item, (taps * cop) as i64).plus(tap, cop as i64).plus(c, 1);
+                let v = kx.load_scalar(at.clone());
+                let v = kx.sub(v, part);
+                let v = super::weights::clamp(kx, v, super::cx::SUM.hi);
+                kx.store(at, v);
+            });
+        });
+    });
 }

@@ -158,3 +158,18 @@ fn copy_singly(kx: &mut Kx, planes: &Planes, from: crate::kernel::Address, to: c
     }
 }
 
+
+/// The mean pixel as one group of four u8, zero for missing channels.
+pub(super) fn mean_group(cx: &mut Cx, path: &str, mean: BufferId) -> BufferId {
+    let channels = cx.program.get(mean).len() as u32;
+    let group = cx.temp(format!("{path}.mean4"), DType::U8, &[4], DType::U8.range());
+    cx.call("mean_group", 1, |kx| {
+        let (from, to) = (kx.read(mean), kx.write(group));
+        kx.fill(to.at(0), 4, 0);
+        kx.for_(channels, |kx, c| {
+            let v = kx.load_scalar(from.at(0).plus(c, 1));
+            kx.store(to.at(0).plus(c, 1), v);
+        });
+    });
+    group
+}

@@ -256,7 +256,7 @@ pub(super) fn block_batch(cx: &mut Cx, path: &str, conv: Conv, gradient: &Gradie
         cx.temp(format!("{path}.gradient_by_four"), DType::I8, &[len], Range::new(-levels, levels));
     cx.call("block_batch", shape.blocks(), |kx| {
         let block = Coord::index(kx.item());
-        let (g, o) = (kx.read(gradient.blocked), kx.write(out));
+        let (g, o) = (kx.read(gradient.blocked.expect("a weight gradient reads blocks")), kx.write(out));
         let zero = kx.splat_const(DType::I8, 0);
         let image = gradient.blocked_image;
         let load = move |kx: &mut Kx, n: Coord| {

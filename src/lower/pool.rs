@@ -6,8 +6,7 @@
 use super::affine::Source;
 use super::codes::{Codes, Zero};
 use super::cx::{At, Coord, Cx, Kx, Shape, WIDE};
-use super::layout::Bordered;
-use crate::kernel::{BufferId, DType, Value};
+use crate::kernel::{DType, Value};
 
 /// Windows of a pooling: size, stride, padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,9 +68,6 @@ pub(super) fn average(cx: &mut Cx, path: &str, input: &Codes, out: Shape, window
     let shift = (bits - 15).max(0);
     let buffer = cx.temp(format!("{path}.sum"), DType::I16, &out.extents(), WIDE);
     let store = Source::dense(buffer, out);
-    // Sums of a row stay in 16 bits for up to 128 pixels; whole windows are added in 32 bits.
-    let rows = cx.temp(format!("{path}.window"), DType::I32, &[out.items(), 16], DType::I32.range());
-    let _ = rows;
     positions(cx, "average_pool", out, |kx, at| {
         let mut sum: Option<Value> = None;
         for i in 0..window.size.0 {
@@ -91,26 +87,25 @@ pub(super) fn average(cx: &mut Cx, path: &str, input: &Codes, out: Shape, window
     (store, (1i64 << shift) as f64 / count as f64)
 }
 
-/// Maximum over windows: codes on the input's grid, with the border and planes that its consumers read.
-pub(super) fn maximum(cx: &mut Cx, input: &Codes, out: Shape, window: Window, nhwc: Bordered, dense: BufferId) {
-    let dense = Source::dense(dense, out);
+/// Maximum over windows, as 16-bit codes above the zero code.
+pub(super) fn maximum(cx: &mut Cx, path: &str, input: &Codes, out: Shape, window: Window) -> Source {
+    let source = source_of(input);
+    let buffer = cx.temp(format!("{path}.maximum"), DType::I16, &out.extents(), WIDE);
+    let store = Source::dense(buffer, out);
     positions(cx, "max_pool", out, |kx, at| {
         let mut best: Option<Value> = None;
         for i in 0..window.size.0 {
             for j in 0..window.size.1 {
-                let place = tap(at, window, i, j);
-                let address = input.nhwc.address(kx, &place);
-                let v = kx.load(address);
+                let v = source.load(kx, &tap(at, window, i, j));
                 best = Some(best.map_or(v, |b| kx.max(b, v)));
             }
         }
         let best = best.expect("a window has taps");
-        let wide = kx.widen(DType::I16, best);
-        let p = kx.write(dense.buffer);
-        let to = dense.of(p, at);
-        kx.store(to, wide);
+        let p = kx.write(buffer);
+        let to = store.of(p, at);
+        kx.store(to, best);
     });
-    let _ = nhwc;
+    store
 }
 
 /// Gradient of the maximum for windows that do not overlap: `dy` at the first maximum of each window, zero elsewhere.

@@ -36,12 +36,8 @@ pub(super) struct Weights {
     pub(super) transposed: Option<BufferId>,
     /// s_w per output channel, dyadic (equal for all if the scheme is per tensor).
     pub(super) scale: BufferId,
-    /// Σ|code| and Σ code per output channel and input channel: `[in][out]` sums over taps, i64.
-    pub(super) sums: BufferId,
     /// Σ|code| per output channel, i64.
     pub(super) norms: BufferId,
-    /// Codes `[tap][in, padded][out]`, i8.
-    codes: BufferId,
 }
 
 /// Padded input channels of the code array.
@@ -60,21 +56,20 @@ pub(super) fn quantize(
     transposed: bool,
 ) -> Weights {
     let levels = (1i32 << (bits - 1)) - 1;
-    let (cop, ci, taps) = (conv.output.cp(), conv.input.c, conv.taps());
+    let (cop, taps) = (conv.output.cp(), conv.taps());
     let code_range = Range::new(-(levels as i64), levels as i64);
     let norm = Range::new(0, SUM.hi);
     let inverse = cx.temp(format!("{path}.weight_inverse"), DType::I32, &[cop], Range::new(0, 1 << 30));
     let shift = cx.temp(format!("{path}.weight_shift"), DType::I64, &[1], Range::new(31, 62));
     let scale = cx.dyadics(format!("{path}.weight_scale"), cop);
     let codes = cx.temp(format!("{path}.weight_codes"), DType::I8, &[taps, rows(&conv), cop], code_range);
-    let sums = cx.temp(format!("{path}.weight_sums"), DType::I64, &[ci, cop], SUM);
     let norms = cx.temp(format!("{path}.weight_norms"), DType::I64, &[cop], norm);
     scales(cx, path, &conv, master, levels, per_channel, (inverse, shift, scale));
     code(cx, &conv, master, levels, (inverse, shift), codes);
-    reduce(cx, &conv, codes, sums, norms);
+    reduce(cx, &conv, codes, norms);
     let forward = pack_forward(cx, path, &conv, codes, code_range);
     let transposed = transposed.then(|| pack_transposed(cx, path, &conv, codes, code_range));
-    Weights { conv, levels, forward, transposed, scale, sums, norms, codes }
+    Weights { conv, levels, forward, transposed, scale, norms }
 }
 
 /// Largest master per channel, then inverse, shift and scale.
@@ -192,22 +187,18 @@ fn mul_shift_clamped(kx: &mut Kx, w: Value, inverse: Value, k: Value, levels: i3
     kx.narrow(DType::I8, q)
 }
 
-/// Σ code `[in][out]` and Σ|code| `[out]`.
-fn reduce(cx: &mut Cx, conv: &Conv, codes: BufferId, sums: BufferId, norms: BufferId) {
-    let (cop, ci, taps, rows) = (conv.output.cp() as i64, conv.input.c, conv.taps(), rows(conv) as i64);
-    cx.call("weight_sums", conv.output.blocks(), |kx| {
+/// Σ|code| per output channel.
+fn reduce(cx: &mut Cx, conv: &Conv, codes: BufferId, norms: BufferId) {
+    let (cop, n) = (conv.output.cp() as i64, conv.taps() * rows(conv));
+    cx.call("weight_norms", conv.output.blocks(), |kx| {
         let b = kx.item();
-        let (q, s, n) = (kx.read(codes), kx.update(sums), kx.update(norms));
-        kx.fill(n.at(0).plus(b, 16), 16, 0);
-        kx.for_(ci, |kx, r| {
-            kx.fill(s.at(0).plus(r, cop).plus(b, 16), 16, 0);
-            kx.for_(taps, |kx, tap| {
-                let v = kx.load(q.at(0).plus(tap, rows * cop).plus(r, cop).plus(b, 16));
-                let v = kx.widen(DType::I16, v);
-                kx.acc64(s.at(0).plus(r, cop).plus(b, 16), v);
-                let size = kx.abs(v);
-                kx.acc64(n.at(0).plus(b, 16), size);
-            });
+        let (q, out) = (kx.read(codes), kx.update(norms));
+        kx.fill(out.at(0).plus(b, 16), 16, 0);
+        kx.for_(n, |kx, r| {
+            let v = kx.load(q.at(0).plus(r, cop).plus(b, 16));
+            let v = kx.widen(DType::I16, v);
+            let size = kx.abs(v);
+            kx.acc64(out.at(0).plus(b, 16), size);
         });
     });
 }
@@ -272,67 +263,6 @@ fn pack_transposed(cx: &mut Cx, path: &str, conv: &Conv, codes: BufferId, range:
         });
     });
     packed
-}
-
-/// −2^(g−1)·Σ codes per input channel for each pair of parities (all taps for a linear layer, one row a tap):
-/// what the biased gradient codes add to a data gradient, taken away.
-pub(super) fn gradient_corrections(cx: &mut Cx, path: &str, weights: &Weights, bits: u32) -> Vec<BufferId> {
-    let conv = weights.conv;
-    let blocks = conv.input.blocks();
-    let packed = weights.transposed.expect("a data gradient has transposed weights");
-    let groups = conv.out_groups();
-    let (s, p, (kh, kw)) = (conv.stride, conv.padding, conv.kernel);
-    let lists: Vec<Vec<u32>> = if conv.whole {
-        vec![(0..conv.taps()).collect()]
-    } else {
-        let taps = |axis: u32, k: u32| (0..k).filter(move |t| (axis + p) % s == t % s);
-        (0..s)
-            .flat_map(|y| (0..s).map(move |x| (y, x)))
-            .map(|(y, x)| taps(y, kh).flat_map(|ty| taps(x, kw).map(move |tx| ty * kw + tx)).collect())
-            .collect()
-    };
-    lists
-        .into_iter()
-        .enumerate()
-        .map(|(i, taps)| {
-            let entries = if conv.whole { conv.taps() } else { 1 };
-            let out = cx.temp(
-                format!("{path}.gradient_init{i}"),
-                DType::I32,
-                &[entries, blocks * 16],
-                DType::I32.range(),
-            );
-            let sum = cx.temp(format!("{path}.gradient_sums{i}"), DType::I64, &[entries, blocks * 16], SUM);
-            cx.call("gradient_init", 1, |kx| {
-                let (q, o, s) = (kx.read(packed), kx.write(out), kx.update(sum));
-                kx.fill(s.at(0), entries * blocks * 16, 0);
-                for &tap in &taps {
-                    let entry = if conv.whole { tap as i64 } else { 0 };
-                    kx.for_(blocks, |kx, b| {
-                        kx.for_(16, |kx, lane| {
-                            kx.for_(groups, |kx, g| {
-                                kx.for_(4, |kx, j| {
-                                    let at = q.at((tap * groups * 64) as i64);
-                                    let at = at.plus(b, (conv.taps() * groups * 64) as i64);
-                                    let v = kx.load_scalar(at.plus(g, 64).plus(lane, 4).plus(j, 1));
-                                    let to = s.at(entry * (blocks * 16) as i64).plus(b, 16).plus(lane, 1);
-                                    kx.acc64(to, v);
-                                });
-                            });
-                        });
-                    });
-                }
-                kx.for_(entries * blocks * 16, |kx, c| {
-                    let v = kx.load_scalar(s.at(0).plus(c, 1));
-                    let v = kx.clamp(v, -(1 << 23), 1 << 23);
-                    let bias = kx.int(-(1 << (bits - 1)));
-                    let v = kx.mul(v, bias);
-                    kx.store(o.at(0).plus(c, 1), v);
-                });
-            });
-            out
-        })
-        .collect()
 }
 
 /// Where an update's gradient comes from.

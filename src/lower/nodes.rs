@@ -1,0 +1,770 @@
+//! One function per op: what it does to the values of the walk.
+
+use super::affine::{Affine, Coef, Levels, Mask, Source};
+use super::codes::{Codes, GradientCodes, Planes, Zero};
+use super::contract::{self, Conv, Panel};
+use super::cx::{Coord, Kx, SHIFT, Shape, WIDE};
+use super::encode::{Encoding, Output, encode};
+use super::gather::{Gather, Lanes, Reduced, SumFactors};
+use super::grid::{Grid, Rule, Step, grid};
+use super::layout::Bordered;
+use super::loss::{self, Logits, Loss};
+use super::norm::{self, Norm};
+use super::pool::{self, Window};
+use super::weights::{self, Master, Weights};
+use super::{Lowering, Mode, real_or, shape_of, zero_code};
+use crate::diag::Diagnostic;
+use crate::ir::{Init, Node, Scheme, Value};
+use crate::kernel::{BufferId, DType, Range};
+use crate::quant;
+use crate::types::{int, real};
+
+/// What the walk knows of a value.
+#[derive(Clone, Debug)]
+pub(super) enum Tensor {
+    /// Activation codes.
+    Codes(Codes),
+    /// A contraction that nobody has read yet.
+    Pending(Pending),
+    /// 16-bit integers with a unit.
+    Wide(Wide),
+    /// A combination of 16-bit tensors.
+    Affine(Affine),
+    /// A gradient that is masked and not stored yet.
+    Gradient(Deferred),
+    /// A gradient stored as 16-bit integers.
+    GradientWide(Wide),
+    /// A gradient by the 16-bit steps of a batch norm's input, whose unit is beside.
+    GradientAffine(Affine, BufferId),
+    /// Gradient codes of a layer's accumulators.
+    GradientCodes(GradientCodes),
+    /// A master with its scheme: weights that a contraction will quantize.
+    Scheme(Value, Scheme),
+    /// Gradient of a weight: sums of codes and their unit.
+    WeightGradient(BufferId, BufferId),
+    /// Gradient of a per-channel parameter: dyadics.
+    VectorGradient(BufferId),
+    /// The loss.
+    Loss(Loss),
+}
+
+impl Tensor {
+    fn is_gradient(&self) -> bool {
+        matches!(self, Tensor::Gradient(_) | Tensor::GradientWide(_) | Tensor::GradientAffine(..))
+    }
+}
+
+/// A pending contraction of the forward pass.
+#[derive(Clone, Debug)]
+pub(super) struct Pending {
+    pub(super) panel: Panel,
+    pub(super) unit: BufferId,
+    pub(super) bias: Option<BufferId>,
+    pub(super) path: String,
+}
+
+/// A stored 16-bit tensor.
+#[derive(Clone, Debug)]
+pub(super) struct Wide {
+    pub(super) source: Source,
+    pub(super) shape: Shape,
+    /// One dyadic, or one a channel.
+    pub(super) unit: BufferId,
+    pub(super) sums: Option<Reduced>,
+}
+
+/// A gradient before it is stored: where it comes from and what it must pass.
+#[derive(Clone, Debug)]
+pub(super) struct Deferred {
+    pub(super) from: From,
+    pub(super) masks: Vec<Mask>,
+    pub(super) shape: Shape,
+    /// One dyadic.
+    pub(super) unit: BufferId,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum From {
+    Panel(Panel),
+    Source(Source),
+    Sum(Source, Source, SumFactors),
+}
+
+/// A contraction layer.
+#[derive(Clone, Debug)]
+pub(super) struct Layer {
+    pub(super) conv: Conv,
+    pub(super) weights: Weights,
+    pub(super) input: Codes,
+    /// Right shift of the accumulators, i64.
+    pub(super) shift: BufferId,
+    pub(super) master: Master,
+}
+
+pub(super) type Done = Result<(), Diagnostic>;
+
+pub(super) fn unsupported(what: impl Into<String>) -> Diagnostic {
+    Diagnostic::new("E0503", what).help("see `fqtc list ops` for what can be combined")
+}
+
+impl Lowering<'_> {
+    pub(super) fn node(&mut self, node: &Node) -> Done {
+        match node.op.as_str() {
+            "conv2d" | "linear" => self.contraction(node),
+            "batch_norm" => self.batch_norm(node),
+            "relu" => self.relu(node),
+            "add" => self.add(node),
+            "quantize" => self.quantize(node),
+            "max_pool" => self.max_pool(node),
+            "avg_pool" | "global_avg_pool" => self.average(node),
+            "reshape" => self.same(node),
+            "softmax_cross_entropy" => self.loss(node),
+            "softmax_cross_entropy_grad" => self.loss_grad(node),
+            "quantize_grad" | "relu_grad" => self.mask(node),
+            "batch_norm_grad" => self.batch_norm_grad(node),
+            "conv2d_grad_input" | "linear_grad_input" => self.grad_input(node),
+            "conv2d_grad_weight" | "linear_grad_weight" => self.grad_weight(node),
+            "bias_grad" => self.bias_grad(node),
+            "global_avg_pool_grad" | "avg_pool_grad" | "max_pool_grad" => self.pool_grad(node),
+            "sgd_update" => self.update(node),
+            other => Err(unsupported(format!("op `{other}` has no integer form"))),
+        }
+    }
+
+    pub(super) fn get(&self, value: Value) -> Result<&Tensor, Diagnostic> {
+        self.values.get(&value).ok_or_else(|| unsupported(format!("value %{} has no integer form", value.0)))
+    }
+
+    pub(super) fn set(&mut self, node: &Node, tensor: Tensor) -> Done {
+        self.values.insert(node.results[0], tensor);
+        Ok(())
+    }
+
+    pub(super) fn codes(&self, value: Value, op: &str) -> Result<Codes, Diagnostic> {
+        match self.get(value)? {
+            Tensor::Codes(codes) => Ok(codes.clone()),
+            _ => Err(unsupported(format!("`{op}` reads a tensor that is not quantized"))
+                .help("quantize activations in the recipe")),
+        }
+    }
+
+    /// The master of a parameter; made at its first use.
+    pub(super) fn master(&mut self, value: Value, conv: Option<&Conv>) -> Result<Master, Diagnostic> {
+        let param = self.module.params.iter().find(|p| p.value == value);
+        let param = param.ok_or_else(|| unsupported("an operand is not a parameter"))?;
+        if !self.parameters.contains(&param.name) {
+            self.parameters.push(param.name.clone());
+        }
+        let train = self.mode == Mode::Train;
+        match conv {
+            Some(conv) => {
+                let (ci, taps, cop) = (conv.input.c, conv.taps(), conv.output.cp());
+                let extents = [ci, taps, cop];
+                let seed = self.module.training.seed;
+                let fill = || initial_weights(&param.name, &param.init, conv, seed);
+                let value = self.cx.state(param.name.clone(), DType::I32, &extents, weights::STATE, fill);
+                let momentum = train.then(|| weights::momentum(&mut self.cx, &param.name, &extents));
+                Ok(Master { value, momentum })
+            }
+            None => {
+                let Init::Constant(start) = param.init else {
+                    return Err(unsupported("a per-channel parameter starts from a constant"));
+                };
+                let channels = param.ty.shape.first().copied().unwrap_or(1) as u32;
+                Ok(weights::vector(&mut self.cx, &param.name, channels, start, train))
+            }
+        }
+    }
+
+    // Forward.
+
+    fn contraction(&mut self, node: &Node) -> Done {
+        let conv = self.conv(node, 0)?;
+        let input = self.codes(node.operands[0], &node.op)?;
+        if conv.whole && conv.taps() > 1 && input.padding > 0 {
+            return Err(unsupported("a tensor is read by a linear layer and by a padded convolution"));
+        }
+        let Tensor::Scheme(param, scheme) = self.get(node.operands[1])?.clone() else {
+            return Err(unsupported("weights are not quantized").help("quantize weights in the recipe"));
+        };
+        let master = self.master(param, Some(&conv))?;
+        let path = node.path.as_str();
+        let backward = self.layer_has(path, "_grad_input");
+        let (bits, per_channel) = (quant::bits(&scheme.params), quant::per_channel(&scheme.params));
+        let quantized = weights::quantize(&mut self.cx, path, conv, master, bits, per_channel, backward);
+        let init = contract::forward_correction(&mut self.cx, path, conv, &input.zero, quantized.forward);
+        let (shift, unit) = self.accumulator_unit(path, &conv, &quantized, &input);
+        let bias = match node.operands.get(2) {
+            Some(&bias) => Some(self.master(bias, None)?.value),
+            None => None,
+        };
+        let panel =
+            Panel::forward(&mut self.cx, path, conv, input.clone(), quantized.forward, init, shift);
+        let layer = Layer { conv, weights: quantized, input, shift, master };
+        self.layers.insert(path.to_owned(), layer);
+        self.set(node, Tensor::Pending(Pending { panel, unit, bias, path: path.to_owned() }))
+    }
+
+    fn layer_has(&self, path: &str, suffix: &str) -> bool {
+        self.live.iter().map(|&i| &self.module.nodes[i]).any(|n| n.path == path && n.op.ends_with(suffix))
+    }
+
+    /// The shift of accumulators to 16 bits, from the largest norm of a channel, and the unit of the result.
+    fn accumulator_unit(&mut self, path: &str, conv: &Conv, w: &Weights, input: &Codes) -> (BufferId, BufferId) {
+        let cp = conv.output.cp();
+        let shift = self.cx.temp(format!("{path}.acc_shift"), DType::I64, &[1], SHIFT);
+        let largest = self.cx.temp(format!("{path}.largest_norm"), DType::I64, &[1], Range::new(0, 1 << 47));
+        let unit = self.cx.dyadics(format!("{path}.unit"), cp);
+        let top = input.levels.hi as i64;
+        self.cx.call("accumulator_unit", 1, |kx| {
+            let (n, l) = (kx.read(w.norms), kx.update(largest));
+            kx.fill(l.at(0), 1, 0);
+            kx.for_(cp, |kx, c| {
+                let v = kx.load_scalar(n.at(0).plus(c, 1));
+                kx.max_into(l.at(0), v);
+            });
+            let v = kx.load_scalar(l.at(0));
+            let v = kx.clamp(v, 0, i32::MAX);
+            let top = kx.int(top);
+            let v = kx.mul(v, top);
+            let s = shift_to_wide(kx, v);
+            let p = kx.write(shift);
+            kx.store(p.at(0), s);
+            let scale = kx.scalar(input.scale);
+            let u = kx.write(unit);
+            kx.for_(cp, |kx, c| {
+                let w = kx.per_channel(w.scale, c);
+                let v = kx.mul(w, scale);
+                let v = kx.scale(v, s);
+                kx.store(u.at(0).plus(c, 1), v);
+            });
+        });
+        (shift, unit)
+    }
+
+    /// A forward value as 16-bit integers, stored; with sums if a batch norm asks.
+    fn wide(&mut self, value: Value, squares: bool) -> Result<Wide, Diagnostic> {
+        let wide = match self.get(value)?.clone() {
+            Tensor::Wide(wide) => wide,
+            Tensor::Codes(codes) => Wide {
+                source: pool::source_of(&codes),
+                shape: codes.shape,
+                unit: codes.scale,
+                sums: None,
+            },
+            Tensor::Pending(pending) => {
+                let shape = pending.panel.shape();
+                let name = format!("{}.t", pending.path);
+                let buffer = self.cx.temp(name, DType::I16, &shape.extents(), WIDE);
+                let source = Source::dense(buffer, shape);
+                let gather = Gather {
+                    name: "contract",
+                    path: &pending.path,
+                    shape,
+                    lanes: Lanes::Panel(&pending.panel),
+                    masks: &[],
+                    store: Some(source),
+                    sums: squares,
+                    squares,
+                    dot: None,
+                };
+                let partials = gather.run(&mut self.cx);
+                let sums = squares.then(|| partials.totals(&mut self.cx, &pending.path, "t", shape));
+                Wide { source, shape, unit: pending.unit, sums }
+            }
+            _ => return Err(unsupported("a value is read before it is stored")),
+        };
+        if squares && wide.sums.is_none_or(|s| s.square.is_none()) {
+            let path = format!("value{}", value.0);
+            let gather = Gather {
+                name: "reduce",
+                path: &path,
+                shape: wide.shape,
+                lanes: Lanes::Source(wide.source),
+                masks: &[],
+                store: None,
+                sums: true,
+                squares: true,
+                dot: None,
+            };
+            let partials = gather.run(&mut self.cx);
+            let sums = partials.totals(&mut self.cx, &path, "t", wide.shape);
+            return Ok(Wide { sums: Some(sums), ..wide });
+        }
+        Ok(wide)
+    }
+
+    /// A forward value as an affine combination.
+    fn affine(&mut self, value: Value) -> Result<Affine, Diagnostic> {
+        match self.get(value)?.clone() {
+            Tensor::Affine(affine) => Ok(affine),
+            Tensor::Codes(codes) => {
+                let source = pool::source_of(&codes);
+                Ok(Affine::of(codes.shape, source, Coef::Given(codes.scale), None))
+            }
+            Tensor::Wide(wide) => {
+                Ok(Affine::of(wide.shape, wide.source, Coef::Given(wide.unit), wide.sums.map(|s| s.totals)))
+            }
+            Tensor::Pending(pending) => {
+                let wide = self.wide(value, false)?;
+                self.values.insert(value, Tensor::Wide(wide.clone()));
+                let mut affine = Affine::of(wide.shape, wide.source, Coef::Given(wide.unit), None);
+                affine.offset = pending.bias.map(|bias| self.bias_real(&pending.path, bias, wide.shape.cp()));
+                let affine_value = Tensor::Affine(affine.clone());
+                self.values.insert(value, affine_value);
+                Ok(affine)
+            }
+            _ => Err(unsupported("a value has no affine form")),
+        }
+    }
+
+    fn bias_real(&mut self, path: &str, bias: BufferId, cp: u32) -> BufferId {
+        let out = self.cx.dyadics(format!("{path}.bias_real"), cp);
+        let master = Master { value: bias, momentum: None };
+        self.cx.call("bias", 1, |kx| {
+            let p = kx.write(out);
+            kx.for_(cp, |kx, c| {
+                let v = weights::load_real(kx, master, c);
+                kx.store(p.at(0).plus(c, 1), v);
+            });
+        });
+        out
+    }
+
+    fn batch_norm(&mut self, node: &Node) -> Done {
+        let x = node.operands[0];
+        let norm = Norm {
+            gamma: self.master(node.operands[1], None)?,
+            beta: self.master(node.operands[2], None)?,
+            eps: real(&node.attrs, "eps"),
+            momentum: real(&node.attrs, "momentum"),
+        };
+        let running = self.mode == Mode::Eval;
+        let wide = self.wide(x, !running)?;
+        let of = (wide.shape, wide.source, wide.unit);
+        let affine = match (&wide.sums, running) {
+            (Some(sums), false) => {
+                let train = self.mode == Mode::Train;
+                let (affine, state) = norm::batch(&mut self.cx, &node.path, &norm, of, sums, train);
+                self.norms.insert(x, state);
+                affine
+            }
+            _ => norm::evaluate(&mut self.cx, &node.path, &norm, of),
+        };
+        self.values.insert(x, Tensor::Wide(wide));
+        self.set(node, Tensor::Affine(affine))?;
+        self.edge(node)
+    }
+
+    fn relu(&mut self, node: &Node) -> Done {
+        let mut affine = self.affine(node.operands[0])?;
+        affine.relu = true;
+        self.set(node, Tensor::Affine(affine))?;
+        self.edge(node)
+    }
+
+    fn add(&mut self, node: &Node) -> Done {
+        if node.operands.iter().any(|v| matches!(self.get(*v), Ok(t) if t.is_gradient())) {
+            return self.add_gradients(node);
+        }
+        let (mut a, b) = (self.affine(node.operands[0])?, self.affine(node.operands[1])?);
+        if a.relu || b.relu || a.terms.len() + b.terms.len() > 2 {
+            return Err(unsupported("a sum of more than two tensors, or of rectified ones, that are not quantized")
+                .help("quantize activations in the recipe"));
+        }
+        a.offset = match (a.offset, b.offset) {
+            (Some(x), Some(y)) => Some(self.sum_of_dyadics(&node.path, x, y)),
+            (x, y) => x.or(y),
+        };
+        a.terms.extend(b.terms);
+        self.set(node, Tensor::Affine(a))?;
+        self.edge(node)
+    }
+
+    fn sum_of_dyadics(&mut self, path: &str, a: BufferId, b: BufferId) -> BufferId {
+        let n = self.cx.program.get(a).len() as u32;
+        let out = self.cx.dyadics(format!("{path}.offset_sum"), n);
+        self.cx.call("add_offsets", 1, |kx| {
+            let (x, y, o) = (kx.read(a), kx.read(b), kx.write(out));
+            kx.for_(n, |kx, c| {
+                let (x, y) = (kx.load_scalar(x.at(0).plus(c, 1)), kx.load_scalar(y.at(0).plus(c, 1)));
+                let v = kx.add(x, y);
+                kx.store(o.at(0).plus(c, 1), v);
+            });
+        });
+        out
+    }
+
+    /// Stores an affine result that a node outside of its group reads: an edge between groups is 16 bits wide.
+    fn edge(&mut self, node: &Node) -> Done {
+        let value = node.results[0];
+        let Some(Tensor::Affine(affine)) = self.values.get(&value).cloned() else { return Ok(()) };
+        let readers = self.readers.get(&value).into_iter().flatten();
+        let inside = |i: &usize| node.group.is_some() && self.module.nodes[*i].group == node.group;
+        // With running statistics there are no sums to bound the result with; nothing is stored then.
+        if self.mode == Mode::Eval || readers.clone().all(inside) {
+            return Ok(());
+        }
+        let wide = self.store_affine(&format!("{}.{}", node.path, node.op), &affine);
+        self.values.insert(value, Tensor::Wide(wide));
+        Ok(())
+    }
+
+    /// An affine value as stored 16-bit integers, by a bound on its values.
+    pub(super) fn store_affine(&mut self, name: &str, affine: &Affine) -> Wide {
+        let shape = affine.shape;
+        let levels = Levels { lo: if affine.relu { 0 } else { -32766 }, hi: 32766 };
+        let rule = Rule {
+            step: Step::Bound { per_channel: false, fraction: 1.0 },
+            levels,
+            zero: 0,
+            fraction_bits: 0,
+            max_shift: 15,
+        };
+        let Grid { fixed, step } = grid(&mut self.cx, name, affine, rule);
+        let buffer = self.cx.temp(format!("{name}.wide"), DType::I16, &shape.extents(), WIDE);
+        let source = Source::dense(buffer, shape);
+        let output = Output::Wide { store: source, relu: affine.relu };
+        encode(&mut self.cx, "store", affine, &[Encoding { fixed: &fixed, output }]);
+        Wide { source, shape, unit: step, sums: None }
+    }
+
+    // Quantizers.
+
+    fn quantize(&mut self, node: &Node) -> Done {
+        let scheme = self.scheme(node)?;
+        match quant::find(&scheme.quantizer).map(|q| q.role()) {
+            Some(quant::Role::Weights) => self.set(node, Tensor::Scheme(node.operands[0], scheme)),
+            Some(quant::Role::Activations) => self.quantize_activation(node, &scheme),
+            Some(quant::Role::Gradients) => self.quantize_gradient(node),
+            None => Err(unsupported(format!("there is no quantizer `{}`", scheme.quantizer))),
+        }
+    }
+
+    pub(super) fn scheme(&self, node: &Node) -> Result<Scheme, Diagnostic> {
+        let name = match node.attrs.get("scheme") {
+            Some(crate::ir::Attr::Scheme(name)) => name,
+            _ => return Err(unsupported("a quantizer without a scheme")),
+        };
+        self.module.schemes.get(name).cloned().ok_or_else(|| unsupported(format!("there is no scheme @{name}")))
+    }
+
+    fn quantize_activation(&mut self, node: &Node, scheme: &Scheme) -> Done {
+        let x = node.operands[0];
+        let affine = self.affine(x)?;
+        let bits = quant::bits(&scheme.params);
+        let (levels, zero) = if affine.relu || self.is_positive(x) {
+            (Levels { lo: 0, hi: (1 << bits) - 1 }, 0)
+        } else {
+            (Levels { lo: 1, hi: (1 << bits) - 1 }, 1 << (bits - 1))
+        };
+        let path = format!("{}.{}", node.path, if node.path.is_empty() { "act" } else { "activation" });
+        let (range, step) = match node.operands.get(1) {
+            Some(&clip) => self.learned_step(node, clip, levels, zero)?,
+            None => self.running_step(&path, levels, zero),
+        };
+        let rule = Rule { step: Step::Given(step), levels, zero, fraction_bits: 0, max_shift: 22 };
+        let Grid { fixed, step } = grid(&mut self.cx, &path, &affine, rule);
+        self.remember_grid(x, &affine, &fixed, levels);
+        let largest = range.filter(|_| self.mode == Mode::Train).map(|_| {
+            let extents = [affine.shape.items(), affine.shape.cp()];
+            self.cx.temp(format!("{path}.largest_code"), DType::I16, &extents, Range::new(-32768, 32767))
+        });
+        let codes = self.store_codes(node.results[0], &path, &affine, &fixed, (levels, zero), step, largest)?;
+        if let (Some(range), Some(largest)) = (range, largest) {
+            let momentum = real_or(&scheme.params, "momentum", 1.0 / 16.0);
+            self.follow_range(range, largest, step, &affine.shape, momentum);
+        }
+        self.set(node, Tensor::Codes(codes))
+    }
+
+    /// Whether a value cannot be negative: sums and maxima of codes without a zero code.
+    fn is_positive(&self, value: Value) -> bool {
+        let Some(node) = self.module.producer(value).map(|i| &self.module.nodes[i]) else { return false };
+        match node.op.as_str() {
+            "relu" => true,
+            "avg_pool" | "global_avg_pool" | "max_pool" | "reshape" | "quantize" => self.is_positive(node.operands[0]),
+            "add" => node.operands.iter().all(|&v| self.is_positive(v)),
+            _ => false,
+        }
+    }
+
+    /// The step of a running maximum, kept as real range in the state; six before anything is known.
+    fn running_step(&mut self, path: &str, levels: Levels, zero: i32) -> (Option<BufferId>, BufferId) {
+        let start = super::cx::packed(6.0);
+        let range = self.cx.state(format!("{path}.range"), DType::Dyadic, &[1], super::cx::ANY, || vec![start]);
+        (Some(range), self.step_of(path, range, levels.hi - zero))
+    }
+
+    fn step_of(&mut self, path: &str, range: BufferId, levels: i32) -> BufferId {
+        let step = self.cx.dyadics(format!("{path}.given_step"), 1);
+        self.cx.call("step", 1, |kx| {
+            let r = kx.scalar(range);
+            let n = kx.real(levels as f64);
+            let v = kx.div(r, n);
+            let p = kx.write(step);
+            kx.store(p.at(0), v);
+        });
+        step
+    }
+
+    /// The step of a learned clip.
+    fn learned_step(
+        &mut self,
+        node: &Node,
+        clip: Value,
+        levels: Levels,
+        zero: i32,
+    ) -> Result<(Option<BufferId>, BufferId), Diagnostic> {
+        let master = self.master(clip, None)?;
+        let range = self.cx.dyadics(format!("{}.clip_real", node.path), 1);
+        self.cx.call("clip", 1, |kx| {
+            let p = kx.read(master.value);
+            let v = kx.load_scalar(p.at(0));
+            // A clip stays above 2^-10, so that a step is never zero.
+            let least = kx.int(1 << (weights::MASTER_BITS - 10));
+            let v = kx.max(v, least);
+            let v = kx.to_dyadic(v);
+            let down = kx.int(-weights::MASTER_BITS);
+            let v = kx.scale(v, down);
+            let p = kx.write(range);
+            kx.store(p.at(0), v);
+        });
+        Ok((None, self.step_of(&format!("{}.clip", node.path), range, levels.hi - zero)))
+    }
+
+    /// range += (step·largest − range)·momentum.
+    fn follow_range(&mut self, range: BufferId, largest: BufferId, step: BufferId, shape: &Shape, momentum: f64) {
+        let top = self.cx.temp(
+            format!("{}.top", self.cx.program.get(largest).name),
+            DType::I64,
+            &[1],
+            Range::new(-32768, 32767),
+        );
+        let n = shape.items() * shape.cp();
+        self.cx.call("follow_range", 1, |kx| {
+            let (l, t, r) = (kx.read(largest), kx.update(top), kx.update(range));
+            kx.fill(t.at(0), 1, 1);
+            kx.for_(n, |kx, i| {
+                let v = kx.load_scalar(l.at(0).plus(i, 1));
+                kx.max_into(t.at(0), v);
+            });
+            let v = kx.load_scalar(t.at(0));
+            let v = kx.to_dyadic(v);
+            let s = kx.scalar(step);
+            let v = kx.mul(v, s);
+            let old = kx.load_scalar(r.at(0));
+            let d = kx.sub(v, old);
+            let m = kx.real(momentum);
+            let d = kx.mul(d, m);
+            let v = kx.add(old, d);
+            kx.store(r.at(0), v);
+        });
+    }
+
+    /// Remembers how a value became codes, for the masks of its gradient: under the value and, through ReLU, its input.
+    fn remember_grid(&mut self, value: Value, affine: &Affine, fixed: &super::affine::Fixed, levels: Levels) {
+        let sources = affine.terms.iter().map(|t| t.source).collect();
+        let mask = Mask { sources, fixed: fixed.clone(), low: affine.relu, levels: Some(levels) };
+        if let Some(node) = self.module.producer(value).map(|i| &self.module.nodes[i])
+            && node.op == "relu"
+        {
+            self.grids.insert(node.operands[0], mask.clone());
+        }
+        self.grids.insert(value, mask);
+    }
+
+    /// Encodes activation codes in every layout that is read.
+    fn store_codes(
+        &mut self,
+        result: Value,
+        path: &str,
+        affine: &Affine,
+        fixed: &super::affine::Fixed,
+        (levels, zero): (Levels, i32),
+        scale: BufferId,
+        largest: Option<BufferId>,
+    ) -> Result<Codes, Diagnostic> {
+        let shape = affine.shape;
+        let demand = self.demand(result)?;
+        let p = demand.padding;
+        let range = Range::new(0, levels.hi as i64);
+        let nhwc = Bordered::new(
+            &mut self.cx,
+            format!("{path}.codes"),
+            shape,
+            shape.cp(),
+            (p, p, p, p),
+            DType::U8,
+            range,
+        );
+        let planes: std::collections::BTreeMap<u32, Planes> = demand
+            .planes
+            .iter()
+            .map(|(&stride, &padding)| {
+                let name = format!("{path}.planes{stride}");
+                (stride, Planes::new(&mut self.cx, name, shape, shape.cp(), stride, padding))
+            })
+            .collect();
+        let output = Output::Activation { levels, zero, nhwc, planes: planes.values().collect(), largest };
+        encode(&mut self.cx, "quantize", affine, &[Encoding { fixed, output }]);
+        Ok(Codes { shape, levels, zero: Zero::Code(zero), scale, nhwc: nhwc.source, padding: p, planes })
+    }
+
+    // Pooling and views.
+
+    fn same(&mut self, node: &Node) -> Done {
+        let tensor = self.get(node.operands[0])?.clone();
+        self.set(node, tensor)
+    }
+
+    pub(super) fn window(&self, node: &Node, input: Shape) -> Window {
+        if node.op.starts_with("global") {
+            return Window { size: (input.h, input.w), stride: input.h.max(input.w), padding: 0 };
+        }
+        let size = int(&node.attrs, "size") as u32;
+        let padding = node.attrs.get("padding").map_or(0, |_| int(&node.attrs, "padding") as u32);
+        Window { size: (size, size), stride: int(&node.attrs, "stride") as u32, padding }
+    }
+
+    fn average(&mut self, node: &Node) -> Done {
+        let input = self.codes(node.operands[0], &node.op)?;
+        let out = shape_of(self.module, node.results[0])?;
+        let window = self.window(node, input.shape);
+        let (source, factor) = pool::average(&mut self.cx, &node.path, &input, out, window);
+        let unit = self.times(&format!("{}.unit", node.path), input.scale, factor);
+        self.set(node, Tensor::Wide(Wide { source, shape: out, unit, sums: None }))
+    }
+
+    /// A dyadic times a constant.
+    pub(super) fn times(&mut self, name: &str, a: BufferId, factor: f64) -> BufferId {
+        let out = self.cx.dyadics(name.to_owned(), 1);
+        self.cx.call("times", 1, |kx| {
+            let v = kx.scalar(a);
+            let f = kx.real(factor);
+            let v = kx.mul(v, f);
+            let p = kx.write(out);
+            kx.store(p.at(0), v);
+        });
+        out
+    }
+
+    fn max_pool(&mut self, node: &Node) -> Done {
+        let input = self.codes(node.operands[0], &node.op)?;
+        let window = self.window(node, input.shape);
+        if window.padding > 0 && zero_code(&input.zero) != 0 {
+            return Err(unsupported("max_pool with padding reads a tensor that can be negative")
+                .help("use padding = 0, or put relu before it"));
+        }
+        let out = shape_of(self.module, node.results[0])?;
+        let source = pool::maximum(&mut self.cx, &node.path, &input, out, window);
+        // The result stays on the grid: codes are copied into their layouts with coefficient one.
+        let zero = zero_code(&input.zero);
+        let fixed = self.identity(out.cp(), zero);
+        let affine = Affine::of(out, source, Coef::Given(input.scale), None);
+        let path = format!("{}.pooled", node.path);
+        let codes =
+            self.store_codes(node.results[0], &path, &affine, &fixed, (input.levels, zero), input.scale, None)?;
+        self.set(node, Tensor::Codes(codes))
+    }
+
+    /// Coefficients of the identity: (2·x + 1 + 2·zero) >> 1.
+    fn identity(&mut self, cp: u32, zero: i32) -> super::affine::Fixed {
+        let pairs = (0..cp * 2).map(|i| if i % 2 == 0 { 2 } else { 0 }).collect();
+        super::affine::Fixed {
+            pairs: vec![self.cx.table(format!("identity{cp}.coef"), DType::I16, pairs)],
+            offset: self.cx.table(
+                format!("identity{cp}.offset{zero}"),
+                DType::I32,
+                vec![1 + 2 * zero as i64; cp as usize],
+            ),
+            shift: self.cx.table("identity.shift".into(), DType::I64, vec![1]),
+        }
+    }
+
+    // Loss.
+
+    fn loss(&mut self, node: &Node) -> Done {
+        let value = node.operands[0];
+        let shape = shape_of(self.module, value)?;
+        let logits = match self.get(value)?.clone() {
+            Tensor::Pending(p) if p.panel.shape().h == 1 && p.panel.covers() => {
+                let accumulators = p.panel.buffer;
+                self.cx.call("contract_logits", shape.items(), |kx| {
+                    let n0 = Coord::default().plus(kx.item(), (shape.n / shape.items()) as i64);
+                    p.panel.emit(kx, &n0, &Coord::default());
+                });
+                // The unit of `t` is that of the accumulator shifted right.
+                let unit = self.unshifted(&p.path, p.unit, shape.cp());
+                Logits { accumulators, unit, bias: p.bias, shape }
+            }
+            _ => {
+                return Err(unsupported("the logits do not come from a linear layer")
+                    .help("end the model with `linear(classes)`"));
+            }
+        };
+        let loss = loss::softmax_cross_entropy(&mut self.cx, &logits);
+        self.set(node, Tensor::Loss(loss))
+    }
+
+    fn unshifted(&mut self, path: &str, unit: BufferId, cp: u32) -> BufferId {
+        let out = self.cx.dyadics(format!("{path}.acc_unit"), cp);
+        let shift = self.layers[path].shift;
+        self.cx.call("accumulator_step", 1, |kx| {
+            let s = kx.scalar(shift);
+            let zero = kx.int(0);
+            let down = kx.sub(zero, s);
+            let p = kx.write(out);
+            kx.for_(cp, |kx, c| {
+                let v = kx.per_channel(unit, c);
+                let v = kx.scale(v, down);
+                kx.store(p.at(0).plus(c, 1), v);
+            });
+        });
+        out
+    }
+}
+
+/// Shift that brings a non-negative bound into 15 bits.
+pub(super) fn shift_to_wide(kx: &mut Kx, bound: crate::kernel::Value) -> crate::kernel::Value {
+    let bits = kx.bit_length(bound);
+    let bits = kx.clamp(bits, 0, 46);
+    let fifteen = kx.int(15);
+    let s = kx.sub(bits, fifteen);
+    kx.clamp(s, 0, 31)
+}
+
+/// Start of a weight: masters in Q28 `[in][taps][out, padded]`.
+///
+/// Drawn from the random blocks of (seed, name), so that a weight does not depend on other layers. Normal numbers are
+/// sums of twelve uniform ones minus six (Irwin–Hall), exact in integers up to the final scale.
+fn initial_weights(name: &str, init: &Init, conv: &Conv, seed: u64) -> Vec<i64> {
+    let stream = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ b as u64).wrapping_mul(0x100_0000_01b3));
+    let key = fqt_runtime::random::hash_key(seed, u64::MAX, stream);
+    let (ci, taps, co, cop) = (conv.input.c, conv.taps(), conv.output.c, conv.output.cp());
+    let one = (1i64 << weights::MASTER_BITS) as f64;
+    let mut values = vec![0; (ci * taps * cop) as usize];
+    for c in 0..ci {
+        for tap in 0..taps {
+            for o in 0..co {
+                let number = (o as u64 * taps as u64 + tap as u64) * ci as u64 + c as u64;
+                let bits = fqt_runtime::random::block(key, number as u32);
+                let v = match *init {
+                    Init::HeNormal { fan } => {
+                        let sum: i64 = bits[..12].iter().map(|&b| b as i64).sum();
+                        let normal = (sum as f64 + 6.0) / 65536.0 - 6.0;
+                        normal * (2.0 / fan as f64).sqrt()
+                    }
+                    Init::Uniform { fan } => {
+                        let u = ((bits[0] as i64) << 16 | bits[1] as i64) as f64 + 0.5;
+                        (u / (1i64 << 31) as f64 - 1.0) / (fan as f64).sqrt()
+                    }
+                    Init::Constant(v) => v,
+                };
+                let at = ((c * taps + tap) * cop + o) as usize;
+                values[at] = (v * one).round().clamp(-(i32::MAX as f64), i32::MAX as f64) as i64;
+            }
+        }
+    }
+    values
+}

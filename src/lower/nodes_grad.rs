@@ -1,0 +1,765 @@
+//! The backward half of the walk: masks, gradients of norms and contractions, quantized gradients, updates.
+
+use super::affine::{Affine, Coef, Levels, Mask, Source};
+use super::codes::GradientCodes;
+use super::contract::{self, Conv, Panel};
+use super::cx::{Kx, SHIFT, SUM, Shape, WIDE};
+use super::encode::{
+    Blocked, Encoding, Output, Rounding, encode, fraction_bits, gradient_levels, gradient_range,
+};
+use super::gather::{Gather, Lanes, Reduced, SumFactors};
+use super::grid::{Grid, Rule, Step, grid};
+use super::layout::Bordered;
+use super::loss;
+use super::nodes::{Deferred, Done, From, Layer, Tensor, Wide, unsupported};
+use super::norm;
+use super::pool;
+use super::weights::{self, Gradient, Optimizer};
+use super::{Lowering, shape_of};
+use crate::diag::Diagnostic;
+use crate::ir::{Node, Scheme, Value};
+use crate::kernel::{BufferId, DType, Range};
+use crate::quant;
+use crate::rectify;
+use crate::types::{flag, int, real, word};
+
+impl Lowering<'_> {
+    pub(super) fn loss_grad(&mut self, node: &Node) -> Done {
+        let loss = self.values.values().find_map(|t| match t {
+            Tensor::Loss(loss) => Some(*loss),
+            _ => None,
+        });
+        let loss = loss.ok_or_else(|| unsupported("the gradient of a loss that is not computed"))?;
+        let (source, unit, sums) = loss::gradient(&mut self.cx, loss);
+        self.set(node, Tensor::GradientWide(Wide { source, shape: loss.shape, unit, sums: Some(sums) }))
+    }
+
+    /// Adds a mask to a gradient; two masks of one grid become one.
+    pub(super) fn mask(&mut self, node: &Node) -> Done {
+        let grid = self.grids.get(&node.operands[1]).cloned();
+        let mut mask = grid.ok_or_else(|| unsupported("a mask of a value that was never quantized"))?;
+        if node.op == "relu_grad" {
+            mask = Mask { low: true, levels: None, ..mask };
+        } else if !self.clips(node)? {
+            let same = self.get(node.operands[0])?.clone();
+            return self.set(node, same);
+        }
+        let mut deferred = self.deferred(node.operands[0])?;
+        match deferred.masks.iter_mut().find(|m| m.fixed.offset == mask.fixed.offset) {
+            Some(known) => {
+                known.low |= mask.low;
+                known.levels = known.levels.or(mask.levels);
+            }
+            None => deferred.masks.push(mask),
+        }
+        self.set(node, Tensor::Gradient(deferred))
+    }
+
+    fn clips(&self, node: &Node) -> Result<bool, Diagnostic> {
+        let scheme = self.scheme(node)?;
+        Ok(quant::find(&scheme.quantizer).is_some_and(|q| q.clips()))
+    }
+
+    fn deferred(&mut self, value: Value) -> Result<Deferred, Diagnostic> {
+        match self.get(value)?.clone() {
+            Tensor::Gradient(deferred) => Ok(deferred),
+            Tensor::GradientWide(w) => {
+                Ok(Deferred { from: From::Source(w.source), masks: vec![], shape: w.shape, unit: w.unit })
+            }
+            Tensor::GradientAffine(affine, unit) => {
+                let w = self.stored_affine(value, &affine, unit);
+                Ok(Deferred { from: From::Source(w.source), masks: vec![], shape: w.shape, unit: w.unit })
+            }
+            _ => Err(unsupported("a gradient that is not there")),
+        }
+    }
+
+    /// The gradient of a batch norm as a tensor of its own: by real values, not by steps.
+    fn stored_affine(&mut self, value: Value, affine: &Affine, unit: BufferId) -> Wide {
+        let name = format!("value{}", value.0);
+        let wide = self.store_affine(&name, affine);
+        let out = self.cx.dyadics(format!("{name}.real_unit"), 1);
+        self.cx.call("unit_by_value", 1, |kx| {
+            let (a, b) = (kx.scalar(wide.unit), kx.read(unit));
+            let b = kx.load_scalar(b.at(0));
+            let v = kx.div(a, b);
+            let p = kx.write(out);
+            kx.store(p.at(0), v);
+        });
+        let wide = Wide { unit: out, ..wide };
+        self.values.insert(value, Tensor::GradientWide(wide.clone()));
+        wide
+    }
+
+    /// Stores a gradient, masked, with its sums; with products with `dot` if given.
+    fn stored(&mut self, value: Value, dot: Option<Source>) -> Result<Wide, Diagnostic> {
+        let path = format!("value{}", value.0);
+        if let Tensor::GradientWide(wide) = self.get(value)?
+            && wide.sums.is_some()
+        {
+            let wide = wide.clone();
+            let Some(dot) = dot else { return Ok(wide) };
+            return Ok(self.products(&format!("{path}.{}", dot.buffer.0), wide, dot));
+        }
+        let deferred = self.deferred(value)?;
+        let shape = deferred.shape;
+        let buffer = self.cx.temp(format!("{path}.gradient"), DType::I16, &shape.extents(), WIDE);
+        let source = Source::dense(buffer, shape);
+        let (name, lanes) = match &deferred.from {
+            From::Panel(panel) => ("contract_grad", Lanes::Panel(panel)),
+            From::Source(from) => ("mask_gradient", Lanes::Source(*from)),
+            From::Sum(a, b, f) => ("add_gradients", Lanes::Sum(*a, *b, *f)),
+        };
+        let gather = Gather {
+            name,
+            path: &path,
+            shape,
+            lanes,
+            masks: &deferred.masks,
+            store: Some(source),
+            sums: true,
+            squares: false,
+            dot,
+        };
+        let partials = gather.run(&mut self.cx);
+        let sums = partials.totals(&mut self.cx, &path, "gradient", shape);
+        if let From::Panel(panel) = &deferred.from {
+            self.follow_shift(panel, &sums);
+        }
+        let wide = Wide { source, shape, unit: deferred.unit, sums: Some(sums) };
+        self.values.insert(value, Tensor::GradientWide(wide.clone()));
+        Ok(wide)
+    }
+
+    /// Sums and products of a stored gradient with another tensor.
+    fn products(&mut self, path: &str, wide: Wide, dot: Source) -> Wide {
+        let gather = Gather {
+            name: "products",
+            path,
+            shape: wide.shape,
+            lanes: Lanes::Source(wide.source),
+            masks: &[],
+            store: None,
+            sums: true,
+            squares: false,
+            dot: Some(dot),
+        };
+        let partials = gather.run(&mut self.cx);
+        let sums = partials.totals(&mut self.cx, path, "products", wide.shape);
+        Wide { sums: Some(sums), ..wide }
+    }
+
+    /// The shift of the next step: the largest result of this one gets 13 bits, which leaves two to grow.
+    fn follow_shift(&mut self, panel: &Panel, sums: &Reduced) {
+        let Some(&(state, limit)) = self.shifts.get(&panel.shift) else { return };
+        self.cx.call("follow_shift", 1, |kx| {
+            let (a, s) = (kx.scalar(sums.amax), kx.scalar(panel.shift));
+            let bits = kx.bit_length(a);
+            let bits = kx.clamp(bits, 0, 16);
+            let kept = kx.int(13);
+            let v = kx.add(s, bits);
+            let v = kx.sub(v, kept);
+            let v = kx.clamp(v, 0, limit);
+            let p = kx.write(state);
+            kx.store(p.at(0), v);
+        });
+    }
+
+    pub(super) fn add_gradients(&mut self, node: &Node) -> Done {
+        let a = self.stored(node.operands[0], None)?;
+        let b = self.stored(node.operands[1], None)?;
+        let path = format!("value{}", node.results[0].0);
+        let factors = self.cx.temp(format!("{path}.factors"), DType::I16, &[2], Range::new(-(1 << 14), 1 << 14));
+        let shift = self.cx.temp(format!("{path}.sum_shift"), DType::I64, &[1], SHIFT);
+        let unit = self.cx.dyadics(format!("{path}.sum_unit"), 1);
+        let amax = |w: &Wide| w.sums.map(|s| s.amax);
+        let (aa, ab) = (amax(&a), amax(&b));
+        // S = (S1·amax1 + S0·amax0)/32766: the sum cannot leave 16 bits.
+        self.cx.call("sum_factors", 1, |kx| {
+            let largest = |kx: &mut Kx, amax: Option<BufferId>| {
+                let v = match amax {
+                    Some(amax) => kx.scalar(amax),
+                    None => kx.int(WIDE.hi),
+                };
+                let one = kx.int(1);
+                let v = kx.max(v, one);
+                kx.to_dyadic(v)
+            };
+            let (sa, sb) = (kx.scalar(a.unit), kx.scalar(b.unit));
+            let (la, lb) = (largest(kx, aa), largest(kx, ab));
+            let (va, vb) = (kx.mul(sa, la), kx.mul(sb, lb));
+            let sum = kx.add(va, vb);
+            let levels = kx.real(32766.0);
+            let s = kx.div(sum, levels);
+            let (p, q) = (kx.div(sa, s), kx.div(sb, s));
+            let most = kx.max(p, q);
+            let e = kx.exponent(most);
+            let e = kx.clamp(e, 0, 14);
+            let limit = kx.int(14);
+            let k = kx.sub(limit, e);
+            let k = kx.clamp(k, 0, 14);
+            let f = kx.write(factors);
+            for (i, v) in [p, q].into_iter().enumerate() {
+                let v = kx.to_fixed(v, k);
+                let v = kx.clamp(v, -(1 << 14), 1 << 14);
+                kx.store(f.at(i as i64), v);
+            }
+            let (to, u) = (kx.write(shift), kx.write(unit));
+            kx.store(to.at(0), k);
+            kx.store(u.at(0), s);
+        });
+        let from = From::Sum(a.source, b.source, SumFactors { factors, shift });
+        self.set(node, Tensor::Gradient(Deferred { from, masks: vec![], shape: a.shape, unit }))
+    }
+
+    pub(super) fn batch_norm_grad(&mut self, node: &Node) -> Done {
+        let (dy, x) = (node.operands[0], node.operands[1]);
+        let state = self.norms.get(&x).cloned();
+        let state = state.ok_or_else(|| unsupported("the gradient of a batch norm that is not computed"))?;
+        let stored = self.stored(dy, Some(state.source))?;
+        let sums = stored.sums.expect("stored gradients have sums");
+        let name = word(&node.attrs, "rectifier").to_owned();
+        let rectifier = rectify::find(&name).ok_or_else(|| unsupported(format!("no rectifier `{name}`")))?;
+        let attrs = node.attrs.clone();
+        let terms = |kx: &mut Kx, gamma, variance| rectifier.terms(kx, gamma, variance, &attrs);
+        let grad =
+            norm::gradient(&mut self.cx, &node.path, &state, stored.source, stored.unit, &sums, &terms);
+        let results = [
+            Tensor::GradientAffine(grad.input, state.unit),
+            Tensor::VectorGradient(grad.gamma),
+            Tensor::VectorGradient(grad.beta),
+        ];
+        for (&value, tensor) in node.results.iter().zip(results) {
+            self.values.insert(value, tensor);
+        }
+        Ok(())
+    }
+
+    pub(super) fn bias_grad(&mut self, node: &Node) -> Done {
+        // The codes' layer is what the bias belongs to: its gradient is that of the output before quantization.
+        let wide = self.stored(node.operands[0], None)?;
+        let sums = wide.sums.expect("stored gradients have sums");
+        let cp = wide.shape.cp();
+        let out = self.cx.dyadics(format!("{}.bias_grad", node.path), cp);
+        self.cx.call("bias_grad", 1, |kx| {
+            let (s, p) = (kx.read(sums.totals.sum), kx.write(out));
+            let unit = kx.scalar(wide.unit);
+            kx.for_(cp, |kx, c| {
+                let v = kx.load_scalar(s.at(0).plus(c, 1));
+                let v = kx.to_dyadic(v);
+                let v = kx.mul(v, unit);
+                kx.store(p.at(0).plus(c, 1), v);
+            });
+        });
+        self.set(node, Tensor::VectorGradient(out))
+    }
+
+    // Quantized gradients.
+
+    /// All quantizers of one gradient are encoded in one pass.
+    pub(super) fn quantize_gradient(&mut self, node: &Node) -> Done {
+        if self.values.contains_key(&node.results[0]) {
+            return Ok(());
+        }
+        let value = node.operands[0];
+        let layer = self.layers.get(&node.path).cloned();
+        let layer = layer.ok_or_else(|| unsupported("a quantized gradient that belongs to no contraction"))?;
+        let (affine, by_step) = match self.get(value)?.clone() {
+            Tensor::GradientAffine(affine, _) => (affine, true),
+            _ => (self.gradient_by_accumulator(value, &layer, &node.path)?, false),
+        };
+        let readers: Vec<Node> = self.readers[&value]
+            .iter()
+            .map(|&i| self.module.nodes[i].clone())
+            .filter(|n| n.op == "quantize" && n.path == node.path)
+            .collect();
+        let mut plans = vec![];
+        for (i, reader) in readers.iter().enumerate() {
+            plans.push(self.plan_encoding(reader, i, &affine, &layer, by_step)?);
+        }
+        let encodings: Vec<Encoding> = plans.iter().map(Plan::encoding).collect();
+        encode(&mut self.cx, "quantize_gradient", &affine, &encodings);
+        for (reader, plan) in readers.iter().zip(plans) {
+            self.after_encoding(&plan, affine.shape);
+            self.values.insert(reader.results[0], Tensor::GradientCodes(plan.codes));
+        }
+        Ok(())
+    }
+
+    /// dL/d accumulator = dL/dy · s_x·s_w: without a batch norm, the scales of channels enter the coefficients.
+    fn gradient_by_accumulator(&mut self, value: Value, layer: &Layer, path: &str) -> Result<Affine, Diagnostic> {
+        let wide = self.stored(value, None)?;
+        let cp = wide.shape.cp();
+        let coef = self.cx.dyadics(format!("{path}.grad_gain"), cp);
+        self.cx.call("accumulator_gain", 1, |kx| {
+            let p = kx.write(coef);
+            let x = kx.scalar(layer.input.scale);
+            kx.for_(cp, |kx, c| {
+                let w = kx.per_channel(layer.weights.scale, c);
+                let v = kx.mul(w, x);
+                kx.store(p.at(0).plus(c, 1), v);
+            });
+        });
+        let mut affine =
+            Affine::of(wide.shape, wide.source, Coef::Given(coef), wide.sums.map(|s| s.totals));
+        affine.scale = Some(wide.unit);
+        Ok(affine)
+    }
+
+    fn plan_encoding(
+        &mut self,
+        node: &Node,
+        number: usize,
+        affine: &Affine,
+        layer: &Layer,
+        by_step: bool,
+    ) -> Result<Plan, Diagnostic> {
+        let scheme = self.scheme(node)?;
+        let bits = quant::bits(&scheme.params);
+        let conv = layer.conv;
+        let shape = affine.shape;
+        let path = format!("{}.gradient{number}", node.path);
+        let reads = |op: &str| {
+            let readers = self.readers.get(&node.results[0]).into_iter().flatten();
+            readers.map(|&i| &self.module.nodes[i].op).any(|o| o.ends_with(op))
+        };
+        let (by_input, by_weight) = (reads("_grad_input"), reads("_grad_weight"));
+        let stream = int(&node.attrs, "stream");
+        let rounding = match scheme.quantizer.as_str() {
+            "stochastic" => Rounding::Stochastic(self.keys.get(&mut self.cx, stream)),
+            "pseudo_stochastic" => Rounding::PseudoStochastic,
+            _ => Rounding::Nearest,
+        };
+        let Ranged { grid: Grid { fixed, step }, hindsight } =
+            self.gradient_grid(&path, affine, &scheme, bits, by_input)?;
+        let grid_step = step;
+        let step = if by_step { self.by_accumulator(&path, step, layer) } else { step };
+        let nhwc = by_input.then(|| {
+            let range = Range::new(0, (1 << bits) - 1);
+            let border = conv.gradient_border();
+            Bordered::new(&mut self.cx, format!("{path}.codes"), shape, shape.cp(), border, DType::U8, range)
+        });
+        let blocked = by_weight.then(|| self.blocked(&path, &conv, shape, bits));
+        let sums = (by_weight && contract::needs_correction(&layer.input.zero)).then(|| {
+            self.cx.temp(format!("{path}.code_sums"), DType::I64, &[shape.items(), shape.cp()], SUM)
+        });
+        let largest = hindsight.as_ref().map(|h| h.largest);
+        let total = sums.map(|_| self.cx.temp(format!("{path}.code_sum"), DType::I64, &[shape.cp()], SUM));
+        let codes = GradientCodes {
+            shape,
+            levels: gradient_levels(bits),
+            nhwc: nhwc.map(|n| n.source),
+            blocked: blocked.map(|b| b.buffer),
+            blocked_image: blocked.map_or(0, |b| b.image),
+            step,
+            weight_step: step,
+            sums: total,
+        };
+        Ok(Plan { fixed, bits, rounding, nhwc, blocked, largest, sums, codes, hindsight, grid_step })
+    }
+
+    fn blocked(&mut self, path: &str, conv: &Conv, shape: Shape, bits: u32) -> Blocked {
+        let dense = conv.whole;
+        let image = if dense { shape.cp() } else { shape.h * shape.w.div_ceil(4) * shape.cp() * 4 };
+        let range = gradient_range(bits);
+        let buffer = self.cx.temp(format!("{path}.blocks"), DType::I8, &[shape.n, image], range);
+        let row = if dense {
+            buffer
+        } else {
+            self.cx.temp(format!("{path}.row"), DType::I8, &[shape.items(), shape.w, 16], range)
+        };
+        Blocked { buffer, image: image as i64, dense, row }
+    }
+
+    /// A step in units of t becomes one in units of the accumulator: t = acc >> s.
+    fn by_accumulator(&mut self, path: &str, step: BufferId, layer: &Layer) -> BufferId {
+        let n = self.cx.program.get(step).len() as u32;
+        let out = self.cx.dyadics(format!("{path}.acc_step"), n);
+        self.cx.call("step_by_accumulator", 1, |kx| {
+            let s = kx.scalar(layer.shift);
+            let zero = kx.int(0);
+            let down = kx.sub(zero, s);
+            let (from, to) = (kx.read(step), kx.write(out));
+            kx.for_(n, |kx, c| {
+                let v = kx.load_scalar(from.at(0).plus(c, 1));
+                let v = kx.scale(v, down);
+                kx.store(to.at(0).plus(c, 1), v);
+            });
+        });
+        out
+    }
+
+    /// The grid by the scheme's range rule. A scale per channel serves the weight gradient only.
+    fn gradient_grid(
+        &mut self,
+        path: &str,
+        affine: &Affine,
+        scheme: &Scheme,
+        bits: u32,
+        by_input: bool,
+    ) -> Result<Ranged, Diagnostic> {
+        let levels = gradient_levels(bits);
+        let per_channel = quant::per_channel(&scheme.params) && !by_input;
+        let rule = |step: Step| Rule {
+            step,
+            levels: Levels { lo: -levels, hi: levels },
+            zero: 0,
+            fraction_bits: fraction_bits(bits) as i64,
+            max_shift: 30 - bits as i64,
+        };
+        let fraction = match word(&scheme.params, "range") {
+            "clip" => real(&scheme.params, "fraction"),
+            _ => 1.0,
+        };
+        let bound = rule(Step::Bound { per_channel, fraction });
+        match word(&scheme.params, "range") {
+            "max" => {
+                let first = grid(&mut self.cx, &format!("{path}.bound"), affine, bound);
+                let range = self.measured_range(path, affine, &first, bits, per_channel);
+                let grid = grid(&mut self.cx, path, affine, rule(Step::Range(range)));
+                Ok(Ranged { grid, hindsight: None })
+            }
+            "hindsight" => {
+                let h = self.hindsight(path, affine, super::real_or(&scheme.params, "momentum", 0.1), per_channel);
+                let range = self.hindsight_range(path, affine, bound, &h, per_channel);
+                let grid = grid(&mut self.cx, path, affine, rule(Step::Range(range)));
+                Ok(Ranged { grid, hindsight: Some(h) })
+            }
+            _ => Ok(Ranged { grid: grid(&mut self.cx, path, affine, bound), hindsight: None }),
+        }
+    }
+
+    /// Largest |value| by a pass of its own, in units of the affine value without its scale.
+    fn measured_range(
+        &mut self,
+        path: &str,
+        affine: &Affine,
+        first: &Grid,
+        bits: u32,
+        per_channel: bool,
+    ) -> BufferId {
+        let (items, cp) = (affine.shape.items(), affine.shape.cp());
+        let largest =
+            self.cx.temp(format!("{path}.largest"), DType::I16, &[items, cp], Range::new(0, 32767));
+        let output = Output::Gradient {
+            bits,
+            rounding: Rounding::Nearest,
+            nhwc: None,
+            blocked: None,
+            largest: Some(largest),
+            sums: None,
+        };
+        encode(&mut self.cx, "measure", affine, &[Encoding { fixed: &first.fixed, output }]);
+        self.range_of(path, (largest, items, cp), first.step, affine.scale, bits, per_channel)
+    }
+
+    /// From the largest fixed-point values of a pass to a range: largest·step/2^F, without the common scale.
+    fn range_of(
+        &mut self,
+        path: &str,
+        (largest, items, cp): (BufferId, u32, u32),
+        step: BufferId,
+        scale: Option<BufferId>,
+        bits: u32,
+        per_channel: bool,
+    ) -> BufferId {
+        let n = if per_channel { cp } else { 1 };
+        let range = self.cx.dyadics(format!("{path}.measured"), n);
+        let top = self.cx.temp(format!("{path}.measured_top"), DType::I64, &[n], Range::new(0, 32767));
+        self.cx.call("measured_range", 1, |kx| {
+            let (l, t, r) = (kx.read(largest), kx.update(top), kx.write(range));
+            kx.fill(t.at(0), n, 1);
+            kx.for_(items, |kx, i| {
+                kx.for_(cp, |kx, c| {
+                    let v = kx.load_scalar(l.at(0).plus(i, cp as i64).plus(c, 1));
+                    kx.max_into(t.at(0).plus(c, per_channel as i64), v);
+                });
+            });
+            kx.for_(n, |kx, c| {
+                let v = kx.load_scalar(t.at(0).plus(c, 1));
+                let v = kx.to_dyadic(v);
+                let s = kx.per_channel(step, c);
+                let v = kx.mul(v, s);
+                let v = match scale {
+                    Some(scale) => {
+                        let scale = kx.scalar(scale);
+                        kx.div(v, scale)
+                    }
+                    None => v,
+                };
+                let down = kx.int(-(fraction_bits(bits) as i64));
+                let v = kx.scale(v, down);
+                kx.store(r.at(0).plus(c, 1), v);
+            });
+        });
+        range
+    }
+
+    fn hindsight(&mut self, path: &str, affine: &Affine, momentum: f64, per_channel: bool) -> Hindsight {
+        let (items, cp) = (affine.shape.items(), affine.shape.cp());
+        let n = if per_channel { cp } else { 1 };
+        let zeros = vec![0; n as usize];
+        let state =
+            self.cx.state(format!("{path}.range"), DType::Dyadic, &[n], super::cx::ANY, move || zeros);
+        let largest =
+            self.cx.temp(format!("{path}.largest"), DType::I16, &[items, cp], Range::new(0, 32767));
+        Hindsight { state, largest, momentum, per_channel, path: path.to_owned() }
+    }
+
+    /// The range of earlier steps in today's unit; the bound in a first step.
+    fn hindsight_range(
+        &mut self,
+        path: &str,
+        affine: &Affine,
+        bound: Rule,
+        h: &Hindsight,
+        per_channel: bool,
+    ) -> BufferId {
+        let first = grid(&mut self.cx, &format!("{path}.bound"), affine, bound);
+        let n = if per_channel { affine.shape.cp() } else { 1 };
+        let range = self.cx.dyadics(format!("{path}.hindsight"), n);
+        let levels = bound.levels.hi as f64;
+        self.cx.call("hindsight_range", 1, |kx| {
+            let (s, r) = (kx.read(h.state), kx.write(range));
+            kx.for_(n, |kx, c| {
+                let kept = kx.load_scalar(s.at(0).plus(c, 1));
+                let today = kx.per_channel(first.step, c);
+                let l = kx.real(levels);
+                let today = kx.mul(today, l);
+                let zero = kx.real(0.0);
+                let known = kx.lt(zero, kept);
+                let v = kx.select(known, kept, today);
+                let v = match affine.scale {
+                    Some(scale) => {
+                        let scale = kx.scalar(scale);
+                        kx.div(v, scale)
+                    }
+                    None => v,
+                };
+                kx.store(r.at(0).plus(c, 1), v);
+            });
+        });
+        range
+    }
+
+    /// Totals of the codes, and the range that hindsight keeps.
+    fn after_encoding(&mut self, plan: &Plan, shape: Shape) {
+        let (items, cp) = (shape.items(), shape.cp());
+        if let (Some(partial), Some(total)) = (plan.sums, plan.codes.sums) {
+            self.cx.call("code_sums", 1, |kx| {
+                let (p, t) = (kx.read(partial), kx.update(total));
+                kx.fill(t.at(0), cp, 0);
+                kx.for_(items, |kx, i| {
+                    kx.for_(cp, |kx, c| {
+                        let v = kx.load_scalar(p.at(0).plus(i, cp as i64).plus(c, 1));
+                        kx.acc64(t.at(0).plus(c, 1), v);
+                    });
+                });
+            });
+        }
+        if let Some(h) = &plan.hindsight {
+            // The step is that of the accumulator; the state only needs to be consistent with itself.
+            let path = format!("{}.seen", h.path);
+            let seen = self.range_of(
+                &path,
+                (h.largest, items, cp),
+                plan.grid_step,
+                None,
+                plan.bits,
+                h.per_channel,
+            );
+            let n = if h.per_channel { cp } else { 1 };
+            self.cx.call("follow_hindsight", 1, |kx| {
+                let (s, v) = (kx.update(h.state), kx.read(seen));
+                kx.for_(n, |kx, c| {
+                    let at = s.at(0).plus(c, 1);
+                    let old = kx.load_scalar(at.clone());
+                    let now = kx.load_scalar(v.at(0).plus(c, 1));
+                    let zero = kx.real(0.0);
+                    let known = kx.lt(zero, old);
+                    let d = kx.sub(now, old);
+                    let m = kx.real(h.momentum);
+                    let d = kx.mul(d, m);
+                    let moved = kx.add(old, d);
+                    let new = kx.select(known, moved, now);
+                    kx.store(at, new);
+                });
+            });
+        }
+    }
+
+    // Contractions.
+
+    fn gradient_codes(&self, value: Value) -> Result<GradientCodes, Diagnostic> {
+        match self.get(value)? {
+            Tensor::GradientCodes(codes) => Ok(codes.clone()),
+            _ => Err(unsupported("a contraction reads a gradient that is not quantized")
+                .help("quantize gradients in the recipe")),
+        }
+    }
+
+    fn layer(&self, path: &str) -> Result<Layer, Diagnostic> {
+        self.layers.get(path).cloned().ok_or_else(|| unsupported(format!("no contraction at `{path}`")))
+    }
+
+    pub(super) fn grad_input(&mut self, node: &Node) -> Done {
+        let codes = self.gradient_codes(node.operands[0])?;
+        let layer = self.layer(&node.path)?;
+        let path = node.path.as_str();
+        let packed = layer.weights.transposed.expect("packed where a data gradient is live");
+        let bits = (codes.levels as u32 + 1).ilog2() + 1;
+        let init = contract::gradient_corrections(&mut self.cx, path, layer.conv, packed, bits);
+        // A static bound on the accumulator; from the second step on the shift follows the results.
+        let terms = layer.conv.taps() as i64 * layer.conv.output.c as i64;
+        let bound = terms * codes.levels as i64 * layer.weights.levels as i64;
+        let limit = (64 - bound.leading_zeros() as i64 - 15).clamp(0, 31) as i32;
+        let range = Range::new(-1, 31);
+        let state = self.cx.state(format!("{path}.grad_shift"), DType::I64, &[1], range, || vec![-1]);
+        let shift = self.cx.temp(format!("{path}.grad_shift_now"), DType::I64, &[1], SHIFT);
+        let unit = self.cx.dyadics(format!("{path}.grad_unit"), 1);
+        self.cx.call("grad_unit", 1, |kx| {
+            let v = kx.scalar(state);
+            let zero = kx.int(0);
+            let fresh = kx.lt(v, zero);
+            let most = kx.int(limit as i64);
+            let v = kx.select(fresh, most, v);
+            let v = kx.clamp(v, 0, limit);
+            let p = kx.write(shift);
+            kx.store(p.at(0), v);
+            let (step, scale) = (kx.scalar(codes.step), kx.scalar(layer.input.scale));
+            let u = kx.div(step, scale);
+            let u = kx.scale(u, v);
+            let p = kx.write(unit);
+            kx.store(p.at(0), u);
+        });
+        self.shifts.insert(shift, (state, limit));
+        let panel = Panel::grad_input(&mut self.cx, path, layer.conv, codes, packed, init, shift);
+        let shape = panel.shape();
+        self.set(node, Tensor::Gradient(Deferred { from: From::Panel(panel), masks: vec![], shape, unit }))
+    }
+
+    pub(super) fn grad_weight(&mut self, node: &Node) -> Done {
+        let codes = self.gradient_codes(node.operands[1])?;
+        let layer = self.layer(&node.path)?;
+        let path = node.path.as_str();
+        let sums = contract::grad_weight(&mut self.cx, path, layer.conv, &layer.input, &codes);
+        if let Some(total) = codes.sums {
+            contract::correct_weight_gradient(&mut self.cx, layer.conv, &layer.input.zero, sums, total);
+        }
+        let cp = layer.conv.output.cp();
+        let unit = self.cx.dyadics(format!("{path}.weight_grad_unit"), cp);
+        self.cx.call("weight_grad_unit", 1, |kx| {
+            let p = kx.write(unit);
+            kx.for_(cp, |kx, c| {
+                let (s, w) = (kx.per_channel(codes.weight_step, c), kx.per_channel(layer.weights.scale, c));
+                let v = kx.div(s, w);
+                kx.store(p.at(0).plus(c, 1), v);
+            });
+        });
+        self.set(node, Tensor::WeightGradient(sums, unit))
+    }
+
+    pub(super) fn pool_grad(&mut self, node: &Node) -> Done {
+        let wide = self.stored(node.operands[0], None)?;
+        let shape = shape_of(self.module, node.results[0])?;
+        if node.op == "global_avg_pool_grad" {
+            let unit = self.times(&format!("{}.spread", node.path), wide.unit, 1.0 / (shape.h * shape.w) as f64);
+            let source = Source { strides: [wide.source.strides[0], 0, 0], ..wide.source };
+            return self.set(node, Tensor::GradientWide(Wide { source, shape, unit, sums: None }));
+        }
+        let window = self.window(node, shape);
+        if window.size != (window.stride, window.stride) || window.padding > 0 {
+            return Err(unsupported("the gradient of a pooling whose windows overlap")
+                .help("use stride = size and padding = 0"));
+        }
+        let (source, unit) = if node.op == "max_pool_grad" {
+            let input = self.codes(node.operands[1], &node.op)?;
+            let out = wide.shape;
+            (pool::maximum_grad(&mut self.cx, &node.path, &input, wide.source, out, window), wide.unit)
+        } else {
+            let factor = 1.0 / (window.size.0 * window.size.1) as f64;
+            let unit = self.times(&format!("{}.spread", node.path), wide.unit, factor);
+            (pool::average_grad(&mut self.cx, &node.path, shape, wide.source, wide.shape, window), unit)
+        };
+        self.set(node, Tensor::GradientWide(Wide { source, shape, unit, sums: None }))
+    }
+
+    // Updates.
+
+    pub(super) fn update(&mut self, node: &Node) -> Done {
+        let param = self.module.params.iter().find(|p| p.value == node.operands[0]);
+        let param = param.ok_or_else(|| unsupported("an update of something that is not a parameter"))?.clone();
+        let args = &self.module.training.optimizer.1;
+        let q = |v: f64, bits: u32| (v * (1u64 << bits) as f64).round() as i64;
+        let optimizer = Optimizer {
+            rate: self.rate,
+            momentum: q(real(args, "momentum"), 16),
+            decay: q(real(args, "weight_decay"), 36),
+        };
+        let streams = [self.next_stream, self.next_stream + 1];
+        self.next_stream += 2;
+        let keys = (self.keys.get(&mut self.cx, streams[0]), self.keys.get(&mut self.cx, streams[1]));
+        let decay = flag(&node.attrs, "decay");
+        let (rows, cp, master, gradient) = match self.get(node.operands[1])?.clone() {
+            Tensor::WeightGradient(sums, unit) => {
+                let path = param.name.rsplit_once('.').map_or("", |p| p.0);
+                let layer = self.layer(path)?;
+                let rows = layer.conv.input.c * layer.conv.taps();
+                (rows, layer.conv.output.cp(), layer.master, Gradient::Codes(sums, unit))
+            }
+            Tensor::VectorGradient(values) => {
+                let master = self.master(param.value, None)?;
+                let cp = self.cx.program.get(master.value).len() as u32;
+                (1, cp, master, Gradient::Real(values))
+            }
+            _ => return Err(unsupported(format!("`{}` has no gradient", param.name))),
+        };
+        weights::update(&mut self.cx, &param.name, (rows, cp), master, gradient, decay, optimizer, keys);
+        Ok(())
+    }
+}
+
+/// What an encoding of a gradient needs, kept while the pass is built.
+struct Plan {
+    fixed: super::affine::Fixed,
+    bits: u32,
+    rounding: Rounding,
+    nhwc: Option<Bordered>,
+    blocked: Option<Blocked>,
+    largest: Option<BufferId>,
+    sums: Option<BufferId>,
+    codes: GradientCodes,
+    hindsight: Option<Hindsight>,
+    grid_step: BufferId,
+}
+
+impl Plan {
+    fn encoding(&self) -> Encoding<'_> {
+        Encoding {
+            fixed: &self.fixed,
+            output: Output::Gradient {
+                bits: self.bits,
+                rounding: self.rounding,
+                nhwc: self.nhwc,
+                blocked: self.blocked,
+                largest: self.largest,
+                sums: self.sums,
+            },
+        }
+    }
+}
+
+/// A grid and, with `hindsight`, what it keeps.
+struct Ranged {
+    grid: Grid,
+    hindsight: Option<Hindsight>,
+}
+
+/// The running range of a gradient.
+struct Hindsight {
+    state: BufferId,
+    largest: BufferId,
+    momentum: f64,
+    per_channel: bool,
+    path: String,
+}
