@@ -118,11 +118,22 @@ impl KernelBuilder {
 
     /// `for index in 0..count`. Values defined inside are not visible after it.
     pub fn for_(&mut self, count: u32, body: impl FnOnce(&mut KernelBuilder, Index)) {
+        let index = self.open_loop();
+        body(self, index);
+        self.close_loop(index, count);
+    }
+
+    /// Opens a loop whose body is all that is written until [`KernelBuilder::close_loop`].
+    pub fn open_loop(&mut self) -> Index {
         let index = Index(self.indices);
         self.indices += 1;
         self.scopes.push(Default::default());
-        body(self, index);
-        let (body, _) = self.scopes.pop().expect("pushed above");
+        index
+    }
+
+    /// Closes the innermost loop: `count` turns.
+    pub fn close_loop(&mut self, index: Index, count: u32) {
+        let (body, _) = self.scopes.pop().expect("a loop is open");
         self.push(Stmt::For { index, count, body });
     }
 
