@@ -9,6 +9,8 @@ pub mod elaborate;
 pub mod ir;
 pub mod kernel;
 pub mod models;
+pub mod lower;
+pub mod numbers;
 pub mod ops;
 pub mod oracle;
 pub mod passes;

@@ -389,7 +389,7 @@ pub(super) fn grad_weight(cx: &mut Cx, path: &str, conv: Conv, input: &Codes, gr
         let (a, b) = (kx.read(planes.buffer), kx.read(gradient.blocked.expect("a weight gradient reads blocks")));
         let size = per_item as i64 * taps as i64 * cop as i64;
         kx.fill(sum.at(0).plus(item, size), size as u32, 0);
-        let mut chunk_of = |kx: &mut Kx, first: i64, images: u32| {
+        let chunk_of = |kx: &mut Kx, first: i64, images: u32| {
             for parity in 0..s {
                 // Columns of this parity of the padded input meet the taps kx with (kx + shift) mod s = parity.
                 let shift = planes.padding - conv.padding;
@@ -542,7 +542,7 @@ pub(super) fn gradient_corrections(
     let a = cx.table(format!("four_{bias}"), DType::U8, vec![bias; 4]);
     let (taps, groups) = (conv.taps() as i64, conv.out_groups() as i64);
     let tap = groups * 64;
-    let mut sum = |cx: &mut Cx, i: usize, start: i64, vectors: &[Dim], k: &[Dim]| {
+    let sum = |cx: &mut Cx, i: usize, start: i64, vectors: &[Dim], k: &[Dim]| {
         correction(cx, format!("{path}.gradient_init{i}"), a, weights, (start, vectors, k))
     };
     let blocks = conv.input.blocks();

@@ -9,7 +9,7 @@ use crate::kernel::build::{KernelBuilder, ProgramBuilder};
 use crate::kernel::{
     Access, Address, Buffer, BufferId, DType, Index, Kind, LANES, Param, Program, Range, Value,
 };
-use fqt_runtime::fixed::Dyadic;
+use crate::numbers;
 
 /// Sums of values below 2^16 over fewer than 2^31 positions.
 pub(super) const SUM: Range = Range::new(-(1 << 47), 1 << 47);
@@ -195,7 +195,7 @@ impl Kx<'_> {
 
     /// A compile-time real number as constant dyadic.
     pub(super) fn real(&mut self, x: f64) -> Value {
-        let d = dyadic_of(x);
+        let d = numbers::dyadic(x);
         self.dyadic(d.m, d.e)
     }
 
@@ -279,18 +279,4 @@ impl Shape {
     pub(super) fn extents(self) -> [u32; 4] {
         [self.n, self.h, self.w, self.cp()]
     }
-}
-
-/// The dyadic nearest to a compile-time real number.
-pub(super) fn dyadic_of(x: f64) -> Dyadic {
-    if x == 0.0 || !x.is_finite() {
-        return Dyadic::new(0, 0);
-    }
-    let e = x.abs().log2().floor() as i32 - 30;
-    Dyadic::from_i64((x * (-e as f64).exp2()).round() as i64).scale(e as i64)
-}
-
-/// The bits of a dyadic as they stand in a buffer.
-pub(super) fn packed(x: f64) -> i64 {
-    dyadic_of(x).pack() as i64
 }

@@ -40,7 +40,7 @@ pub(super) fn codes(cx: &mut Cx, shape: Shape, image: Image, padding: u32, plane
     let strides = [size as i64, row, IMAGE_CHANNELS as i64];
     let offset = padding as i64 * (row + IMAGE_CHANNELS as i64);
     let source = Source { buffer: nhwc, offset, strides, zero: 0 };
-    let scale = cx.table("image.scale".into(), DType::Dyadic, vec![super::cx::packed(IMAGE_SCALE)]);
+    let scale = cx.table("image.scale".into(), DType::Dyadic, vec![crate::numbers::packed(IMAGE_SCALE)]);
     let planes: BTreeMap<u32, Planes> = planes
         .iter()
         .map(|(&stride, &padding)| {

@@ -4,7 +4,8 @@
 //! sum of the others. Loss = ln Σe + z_max − z_target, in Q16 nats. The gradient becomes 16 bits with a common shift.
 
 use super::affine::{Source, Totals};
-use super::cx::{Cx, Kx, SUM, Shape, WIDE, packed};
+use super::cx::{Cx, Kx, SUM, Shape, WIDE};
+use crate::numbers::packed;
 use super::gather::Reduced;
 use super::weights::{MASTER_BITS, clamp};
 use crate::kernel::{BufferId, DType, Index, Kind, Param, Range, Value};

@@ -17,7 +17,7 @@ use crate::diag::Diagnostic;
 use crate::ir::{Init, Node, Scheme, Value};
 use crate::kernel::{BufferId, DType, Range};
 use crate::quant;
-use crate::types::{int, real};
+use crate::types::{flag, int, real};
 
 /// What the walk knows of a value.
 #[derive(Clone, Debug)]
@@ -453,7 +453,7 @@ impl Lowering<'_> {
         let x = node.operands[0];
         let affine = self.affine(x)?;
         let bits = quant::bits(&scheme.params);
-        let (levels, zero) = if affine.relu || self.is_positive(x) {
+        let (levels, zero) = if !flag(&node.attrs, "signed") {
             (Levels { lo: 0, hi: (1 << bits) - 1 }, 0)
         } else {
             (Levels { lo: 1, hi: (1 << bits) - 1 }, 1 << (bits - 1))
@@ -478,20 +478,9 @@ impl Lowering<'_> {
         self.set(node, Tensor::Codes(codes))
     }
 
-    /// Whether a value cannot be negative: sums and maxima of codes without a zero code.
-    fn is_positive(&self, value: Value) -> bool {
-        let Some(node) = self.module.producer(value).map(|i| &self.module.nodes[i]) else { return false };
-        match node.op.as_str() {
-            "relu" => true,
-            "avg_pool" | "global_avg_pool" | "max_pool" | "reshape" | "quantize" => self.is_positive(node.operands[0]),
-            "add" => node.operands.iter().all(|&v| self.is_positive(v)),
-            _ => false,
-        }
-    }
-
     /// The step of a running maximum, kept as real range in the state; six before anything is known.
     fn running_step(&mut self, path: &str, levels: Levels, zero: i32) -> (Option<BufferId>, BufferId) {
-        let start = super::cx::packed(6.0);
+        let start = crate::numbers::packed(6.0);
         let range = self.cx.state(format!("{path}.range"), DType::Dyadic, &[1], super::cx::ANY, || vec![start]);
         (Some(range), self.step_of(path, range, levels.hi - zero))
     }

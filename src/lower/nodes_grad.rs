@@ -1,7 +1,7 @@
 //! The backward half of the walk: masks, gradients of norms and contractions, quantized gradients, updates.
 
 use super::affine::{Affine, Coef, Levels, Mask, Source};
-use super::codes::GradientCodes;
+use super::codes::{GradientCodes, Zero};
 use super::contract::{self, Conv, Panel};
 use super::cx::{Kx, SHIFT, SUM, Shape, WIDE};
 use super::encode::{
@@ -340,7 +340,7 @@ impl Lowering<'_> {
             Bordered::new(&mut self.cx, format!("{path}.codes"), shape, shape.cp(), border, DType::U8, range)
         });
         let blocked = by_weight.then(|| self.blocked(&path, &conv, shape, bits));
-        let sums = (by_weight && contract::needs_correction(&layer.input.zero)).then(|| {
+        let sums = (by_weight && layer.input.zero != Zero::Code(0)).then(|| {
             self.cx.temp(format!("{path}.code_sums"), DType::I64, &[shape.items(), shape.cp()], SUM)
         });
         let largest = hindsight.as_ref().map(|h| h.largest);

@@ -20,13 +20,13 @@ pub(super) struct NormState {
     variance: BufferId,
     /// 1/σ_t per channel; zero for a constant channel.
     inverse: BufferId,
-    unit: BufferId,
+    pub(super) unit: BufferId,
     gamma: Master,
 }
 
 /// Running statistics: mean and variance in real units, dyadics.
 fn running(cx: &mut Cx, path: &str, cp: u32) -> (BufferId, BufferId) {
-    let one = super::cx::packed(1.0);
+    let one = crate::numbers::packed(1.0);
     let mean = cx.state(format!("{path}.running_mean"), DType::Dyadic, &[cp], ANY, || vec![0; cp as usize]);
     let variance =
         cx.state(format!("{path}.running_variance"), DType::Dyadic, &[cp], ANY, || vec![one; cp as usize]);

@@ -237,7 +237,7 @@ fn pack_transposed(cx: &mut Cx, path: &str, conv: &Conv, codes: BufferId, range:
         let (q, o) = (kx.read(codes), kx.write(packed));
         kx.for_(in_blocks, |kx, ib| {
             let to = o.at(0).plus(ib, (taps * groups * 64) as i64).plus(tap, groups as i64 * 64);
-            let mut block = |kx: &mut Kx, ob: Option<Index>, first: u32, live: u32| {
+            let block = |kx: &mut Kx, ob: Option<Index>, first: u32, live: u32| {
                 let lanes = (0..16)
                     .map(|i| {
                         let at = q.at(i * cop + first as i64).plus(tap, rows * cop).plus(ib, 16 * cop);

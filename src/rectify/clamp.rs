@@ -3,7 +3,9 @@
 //! Not a derivative of any loss: it scales a channel's gradient by a factor in (0, 1], which biases the mix of channels
 //! sent upstream in exchange for a bounded growth of quantization noise.
 
-use super::{Rectifier, Terms, plain};
+use super::{Rectifier, TermValues, Terms, constant, plain, plain_values};
+use crate::kernel::Value;
+use crate::kernel::build::KernelBuilder;
 use crate::types::{Attrs, Kind, Literal, ParamSpec, real};
 
 pub(super) struct Clamp;
@@ -31,6 +33,14 @@ impl Rectifier for Clamp {
         let gmax = real(params, "gmax");
         let exact = plain(gamma, variance);
         Terms { gain: exact.gain.clamp(-gmax, gmax), ..exact }
+    }
+
+    fn terms(&self, kb: &mut KernelBuilder, gamma: Value, variance: Value, params: &Attrs) -> TermValues {
+        let exact = plain_values(kb, gamma, variance);
+        let (low, high) = (-real(params, "gmax"), real(params, "gmax"));
+        let (low, high) = (constant(kb, low), constant(kb, high));
+        let gain = kb.min(exact.gain, high);
+        TermValues { gain: kb.max(gain, low), ..exact }
     }
 
     fn loss_f64(&self, _: f64, _: f64, _: &Attrs) -> f64 {

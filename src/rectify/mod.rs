@@ -10,6 +10,9 @@ mod log_gain;
 mod none;
 mod variance_hinge;
 
+use crate::kernel::Value;
+use crate::kernel::build::KernelBuilder;
+use crate::numbers;
 use crate::types::{Attrs, Kind, Literal, ParamSpec};
 
 /// What a rectifier contributes for one channel.
@@ -21,6 +24,17 @@ pub struct Terms {
     pub spread: f64,
     /// Added to dγ: dr/dγ.
     pub dgamma: f64,
+}
+
+/// The same of one channel as dyadics in a scalar kernel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TermValues {
+    /// As [`Terms::gain`].
+    pub gain: Value,
+    /// As [`Terms::spread`].
+    pub spread: Value,
+    /// As [`Terms::dgamma`].
+    pub dgamma: Value,
 }
 
 /// A rectifier.
@@ -36,6 +50,9 @@ pub trait Rectifier: Sync {
 
     /// The terms of one channel from γ and σ² (with eps).
     fn terms_f64(&self, gamma: f64, variance: f64, params: &Attrs) -> Terms;
+
+    /// The same in a scalar kernel, of dyadics.
+    fn terms(&self, kb: &mut KernelBuilder, gamma: Value, variance: Value, params: &Attrs) -> TermValues;
 
     /// The penalty of one channel, of which `spread` and `dgamma` are derivatives; zero for a pure bound on the gain.
     fn loss_f64(&self, gamma: f64, variance: f64, params: &Attrs) -> f64;
@@ -65,6 +82,19 @@ const fn strength(default: f64) -> ParamSpec {
 /// The exact backward of batch norm without a penalty.
 fn plain(gamma: f64, variance: f64) -> Terms {
     Terms { gain: gamma / variance.sqrt(), spread: 0.0, dgamma: 0.0 }
+}
+
+/// A compile-time number.
+fn constant(kb: &mut KernelBuilder, x: f64) -> Value {
+    let d = numbers::dyadic(x);
+    kb.dyadic(d.m, d.e)
+}
+
+/// The exact backward in a scalar kernel.
+fn plain_values(kb: &mut KernelBuilder, gamma: Value, variance: Value) -> TermValues {
+    let zero = constant(kb, 0.0);
+    let inverse = kb.rsqrt(variance);
+    TermValues { gain: kb.mul(gamma, inverse), spread: zero, dgamma: zero }
 }
 
 #[cfg(test)]
