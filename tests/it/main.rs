@@ -6,6 +6,8 @@ mod codegen;
 mod ir;
 mod kernel;
 mod language;
+mod lower;
+mod modules;
 mod oracle;
 mod passes;
 mod quantizers;
