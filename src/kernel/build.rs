@@ -101,6 +101,11 @@ impl KernelBuilder {
         Param(self.params.len() as u32 - 1)
     }
 
+    /// Changes how a parameter is used.
+    pub fn set_access(&mut self, param: Param, access: Access) {
+        self.params[param.0 as usize].access = access;
+    }
+
     /// A parameter for `buffer`.
     pub fn param_of(&mut self, buffer: &Buffer, access: Access) -> Param {
         self.param(buffer.dtype, buffer.len(), buffer.range, access)

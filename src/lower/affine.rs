@@ -165,8 +165,21 @@ pub(super) struct Mask {
     pub(super) fixed: Fixed,
     /// Below zero stops (ReLU).
     pub(super) low: bool,
-    /// Above this code stops (clipping), and below its negative or zero.
+    /// Outside of these codes stops (clipping).
     pub(super) levels: Option<Levels>,
+    /// Which part passes.
+    pub(super) part: Part,
+}
+
+/// The part of a value's range that a mask lets pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Inside of the bounds.
+    Inside,
+    /// Above the upper bound: what a learned clip cuts off.
+    Above,
+    /// Below the lower bound.
+    Below,
 }
 
 /// The codes of a grid, as they come out of the shift: `lo..=hi`.
@@ -218,8 +231,12 @@ impl Mask {
         }
         let sources: Vec<Value> = self.sources.iter().map(|s| s.load(kx, at)).collect();
         let u = self.fixed.apply(kx, &prepared.fixed, &sources);
-        let above = prepared.above.map(|edge| kx.lt(edge, u));
-        let below = prepared.below.map(|edge| kx.lt(u, edge));
+        let above = match self.part {
+            Part::Inside => prepared.above.map(|edge| kx.lt(edge, u)),
+            Part::Above => prepared.below.map(|edge| kx.le(edge, u)),
+            Part::Below => prepared.above.map(|edge| kx.le(u, edge)),
+        };
+        let below = prepared.below.filter(|_| self.part == Part::Inside).map(|edge| kx.lt(u, edge));
         let both = match (above, below) {
             (Some(a), Some(b)) => kx.and(a, b),
             (Some(a), None) | (None, Some(a)) => a,

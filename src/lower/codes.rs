@@ -80,4 +80,3 @@ pub(super) struct GradientCodes {
     /// Σ codes per channel of the weight gradient's encoding, i64, where the input's zero code needs it.
     pub(super) sums: Option<BufferId>,
 }
-

@@ -7,7 +7,7 @@
 
 use super::codes::{Codes, GradientCodes, Zero};
 use super::cx::{Coord, Cx, Kx, Shape};
-use crate::kernel::{BufferId, Contract, DType, Dim, Dot, Init};
+use crate::kernel::{BufferId, Contract, DType, Dim, Dot, Init, Range};
 
 /// Geometry of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,8 +117,10 @@ impl Panel {
         init: Option<BufferId>,
         shift: BufferId,
     ) -> Panel {
+        let steps = conv.taps() * conv.in_groups();
+        let range = result_range(cx, input.nhwc.buffer, weights, steps, init.as_slice());
         let work = Work::Forward { input, weights, init };
-        Panel::new(cx, format!("{path}.panel"), conv, work, conv.output, 1, shift, false)
+        Panel::new(cx, format!("{path}.panel"), conv, work, (conv.output, range), 1, shift, false)
     }
 
     /// Gradient of its input, `weights` packed transposed, `init` i32 per channel for each pair of parities.
@@ -131,8 +133,12 @@ impl Panel {
         init: Vec<BufferId>,
         shift: BufferId,
     ) -> Panel {
+        let steps = conv.taps() * conv.out_groups();
+        let codes = gradient.nhwc.expect("a data gradient reads codes in NHWC").buffer;
+        let range = result_range(cx, codes, weights, steps, &init);
         let work = Work::GradInput { gradient, weights, init };
-        Panel::new(cx, format!("{path}.grad_panel"), conv, work, conv.input, conv.stride, shift, true)
+        let out = (conv.input, range);
+        Panel::new(cx, format!("{path}.grad_panel"), conv, work, out, conv.stride, shift, true)
     }
 
     #[allow(clippy::too_many_arguments, reason = "the two constructors above name them")]
@@ -141,7 +147,7 @@ impl Panel {
         name: String,
         conv: Conv,
         work: Work,
-        out: Shape,
+        (out, range): (Shape, Range),
         step: u32,
         shift: BufferId,
         ties_away: bool,
@@ -154,7 +160,7 @@ impl Panel {
             .unwrap_or(if out.h.is_multiple_of(step) { step } else { out.h });
         let images = if conv.whole { out.n / items } else { 1 };
         let rows = if conv.whole { out.h } else { rows };
-        let buffer = cx.temp(name, DType::I32, &[items, images, rows, out.w * out.cp()], DType::I32.range());
+        let buffer = cx.temp(name, DType::I32, &[items, images, rows, out.w * out.cp()], range);
         Panel { conv, work, images, rows, buffer, shift, ties_away, out }
     }
 
@@ -290,7 +296,14 @@ impl Panel {
     }
 
     /// A linear layer: every pixel of the input meets the one output.
-    fn emit_whole_grad(&self, kx: &mut Kx, gradient: &GradientCodes, weights: BufferId, init: BufferId, n0: &Coord) {
+    fn emit_whole_grad(
+        &self,
+        kx: &mut Kx,
+        gradient: &GradientCodes,
+        weights: BufferId,
+        init: BufferId,
+        n0: &Coord,
+    ) {
         let Conv { input, .. } = self.conv;
         let source = gradient.nhwc.expect("a data gradient reads codes in NHWC");
         let (groups, cp, taps) = (self.conv.out_groups() as i64, input.cp() as i64, self.conv.taps());
@@ -311,6 +324,17 @@ impl Panel {
         };
         push(kx, contract);
     }
+}
+
+/// What a contraction over `steps` groups of four can give, also before its corrections.
+fn result_range(cx: &Cx, a: BufferId, b: BufferId, steps: u32, init: &[BufferId]) -> Range {
+    let largest = |id: BufferId| {
+        let range = cx.program.get(id).range;
+        range.lo.unsigned_abs().max(range.hi.unsigned_abs()) as i64
+    };
+    let start = init.iter().map(|&i| largest(i)).max().unwrap_or(0);
+    let bound = (4 * steps as i64 * largest(a) * largest(b) + start).min(i32::MAX as i64);
+    Range::new(-bound, bound)
 }
 
 /// How many of `0..extent` are `start + stride·j`.
@@ -346,7 +370,10 @@ fn merged(dims: Vec<Dim>) -> Vec<Dim> {
     let mut out: Vec<Dim> = vec![];
     for dim in dims.iter().rev().filter(|d| d.n > 1) {
         match out.last_mut() {
-            Some(inner) if dim.first == inner.first * inner.n as i64 && dim.second == inner.second * inner.n as i64 => {
+            Some(inner)
+                if dim.first == inner.first * inner.n as i64
+                    && dim.second == inner.second * inner.n as i64 =>
+            {
                 inner.n *= dim.n
             }
             _ => out.push(*dim),
@@ -362,7 +389,13 @@ fn merged(dims: Vec<Dim>) -> Vec<Dim> {
 /// Appends the weight gradient: i64 `[in channels][taps][out channels]`, without the zero-code correction.
 ///
 /// `levels` is the largest gradient code: it bounds how many images an i32 accumulator holds before it spills.
-pub(super) fn grad_weight(cx: &mut Cx, path: &str, conv: Conv, input: &Codes, gradient: &GradientCodes) -> BufferId {
+pub(super) fn grad_weight(
+    cx: &mut Cx,
+    path: &str,
+    conv: Conv,
+    input: &Codes,
+    gradient: &GradientCodes,
+) -> BufferId {
     let (ci, cop, taps) = (conv.input.c, conv.output.cp(), conv.taps());
     let sums = cx.temp(format!("{path}.weight_grad"), DType::I64, &[ci, taps, cop], super::cx::SUM);
     let per_item = ci.div_ceil(16).next_power_of_two().min(ci);
@@ -376,17 +409,25 @@ pub(super) fn grad_weight(cx: &mut Cx, path: &str, conv: Conv, input: &Codes, gr
     let quads = conv.output.w.div_ceil(4);
     let per_image = (conv.output.h * quads * 4) as i64 * 255 * gradient.levels as i64;
     let chunk = ((i32::MAX as i64 / per_image) as u32).clamp(1, conv.output.n);
+    let steps = chunk * conv.output.h * quads;
     let panel = cx.temp(
         format!("{path}.weight_panel"),
         DType::I32,
         &[items, per_item * taps, cop],
-        DType::I32.range(),
+        result_range(
+            cx,
+            planes.buffer,
+            gradient.blocked.expect("a weight gradient reads blocks"),
+            steps,
+            &[],
+        ),
     );
     let (kh, kw, s) = (conv.kernel.0, conv.kernel.1, conv.stride);
     cx.call("grad_weight", items, |kx| {
         let item = kx.item();
         let (out, sum) = (kx.update(panel), kx.update(sums));
-        let (a, b) = (kx.read(planes.buffer), kx.read(gradient.blocked.expect("a weight gradient reads blocks")));
+        let (a, b) =
+            (kx.read(planes.buffer), kx.read(gradient.blocked.expect("a weight gradient reads blocks")));
         let size = per_item as i64 * taps as i64 * cop as i64;
         kx.fill(sum.at(0).plus(item, size), size as u32, 0);
         let chunk_of = |kx: &mut Kx, first: i64, images: u32| {
@@ -445,8 +486,9 @@ fn whole_grad_weight(
     let transposed = super::layout::transpose_batch(cx, path, conv, input);
     let blocked = super::layout::block_batch(cx, path, conv, gradient);
     let cpix = input.nhwc.strides[2];
-    let panel = cx.temp(format!("{path}.weight_panel"), DType::I32, &[taps, ci, cop], DType::I32.range());
     let quads = n.div_ceil(4);
+    let range = result_range(cx, transposed.0, blocked, quads, &[]);
+    let panel = cx.temp(format!("{path}.weight_panel"), DType::I32, &[taps, ci, cop], range);
     let row = transposed.1;
     cx.call("grad_weight", taps, |kx| {
         let item = kx.item();
@@ -484,9 +526,10 @@ fn correction(
     (start, vectors, k): (i64, &[Dim], &[Dim]),
 ) -> BufferId {
     let n = vectors.iter().map(|d| d.n).product::<u32>() * 16;
-    let sum = cx.temp(format!("{name}_sum"), DType::I32, &[n], DType::I32.range());
-    let limit = i32::MAX as i64;
-    let out = cx.temp(name, DType::I32, &[n], crate::kernel::Range::new(-limit, limit));
+    let steps = k.iter().map(|d| d.n).product();
+    let range = result_range(cx, a, weights, steps, &[]);
+    let sum = cx.temp(format!("{name}_sum"), DType::I32, &[n], range);
+    let out = cx.temp(name, DType::I32, &[n], range);
     cx.call("correction", 1, |kx| {
         let (a, b, s, o) = (kx.read(a), kx.read(weights), kx.update(sum), kx.write(out));
         let contract = Contract {
@@ -500,10 +543,9 @@ fn correction(
             k: k.iter().map(|d| Dim::new(d.n, 0, d.second)).collect(),
         };
         push(kx, contract);
-        let (zero, low) = (kx.splat_const(DType::I32, 0), kx.splat_const(DType::I32, -i32::MAX));
+        let zero = kx.splat_const(DType::I32, 0);
         kx.for_(n / 16, |kx, v| {
             let lanes = kx.load(s.at(0).plus(v, 16));
-            let lanes = kx.max(lanes, low);
             let lanes = kx.sub(zero, lanes);
             kx.store(o.at(0).plus(v, 16), lanes);
         });
@@ -573,13 +615,7 @@ pub(super) fn gradient_corrections(
 }
 
 /// Takes `zero·Σ gradient codes` from the sums of a weight gradient, where the input's zero code is not 0.
-pub(super) fn correct_weight_gradient(
-    cx: &mut Cx,
-    conv: Conv,
-    zero: &Zero,
-    sums: BufferId,
-    codes: BufferId,
-) {
+pub(super) fn correct_weight_gradient(cx: &mut Cx, conv: Conv, zero: &Zero, sums: BufferId, codes: BufferId) {
     let (ci, taps, cop) = (conv.input.c, conv.taps(), conv.output.cp());
     cx.call("correct_weight_gradient", ci, |kx| {
         let item = kx.item();

@@ -2,7 +2,7 @@
 //!
 //! Buffers are made here so that every range in the program has one origin. Nothing here knows an op.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut};
 
 use crate::kernel::build::{KernelBuilder, ProgramBuilder};
@@ -15,6 +15,10 @@ use crate::numbers;
 pub(super) const SUM: Range = Range::new(-(1 << 47), 1 << 47);
 /// Sums of products below 2^30 over fewer than 2^31 positions.
 pub(super) const DOT: Range = Range::new(-(1 << 61), 1 << 61);
+/// The same of one of at most 32 items.
+pub(super) const PARTIAL_SUM: Range = Range::new(-(1 << 42), 1 << 42);
+/// The same of one of at most 32 items.
+pub(super) const PARTIAL_DOT: Range = Range::new(-(1 << 56), 1 << 56);
 /// Symmetric 16-bit codes: −32768 is excluded so that two squares fit 31 bits.
 pub(super) const WIDE: Range = Range::new(-32767, 32767);
 /// Dyadics carry no integer range.
@@ -31,11 +35,18 @@ pub(super) struct Cx {
     pub(super) initial: Initial,
     /// Buffers that programs share, by name.
     named: BTreeMap<String, BufferId>,
+    /// Buffers that some call writes.
+    written: BTreeSet<BufferId>,
 }
 
 impl Cx {
     pub(super) fn new() -> Cx {
-        Cx { program: ProgramBuilder::new(), initial: Initial::new(), named: BTreeMap::new() }
+        Cx {
+            program: ProgramBuilder::new(),
+            initial: Initial::new(),
+            named: BTreeMap::new(),
+            written: BTreeSet::new(),
+        }
     }
 
     pub(super) fn finish(self) -> (Program, Initial) {
@@ -65,7 +76,13 @@ impl Cx {
     }
 
     /// A buffer that survives steps and is no part of checkpoints.
-    pub(super) fn persistent(&mut self, name: String, dtype: DType, extents: &[u32], range: Range) -> BufferId {
+    pub(super) fn persistent(
+        &mut self,
+        name: String,
+        dtype: DType,
+        extents: &[u32],
+        range: Range,
+    ) -> BufferId {
         let n = extents.iter().map(|&n| n as usize).product();
         self.lasting(name, dtype, extents, range, Kind::Persistent, || vec![0; n])
     }
@@ -114,10 +131,14 @@ impl Cx {
 
     /// Appends a call of a new kernel with `items` items.
     pub(super) fn call(&mut self, name: &str, items: u32, body: impl FnOnce(&mut Kx)) {
-        let mut kx = Kx { kb: KernelBuilder::new(name, items), program: &self.program, params: vec![] };
+        let kb = KernelBuilder::new(name, items);
+        let mut kx = Kx { kb, program: &self.program, written: &self.written, params: vec![] };
         body(&mut kx);
         let args = kx.params.iter().map(|&(buffer, _, _)| buffer).collect();
+        let written: Vec<BufferId> =
+            kx.params.iter().filter(|p| p.2 != Access::Read).map(|&(buffer, _, _)| buffer).collect();
         let kernel = kx.kb.finish();
+        self.written.extend(written);
         self.program.call(kernel, args);
     }
 }
@@ -126,6 +147,7 @@ impl Cx {
 pub(super) struct Kx<'a> {
     kb: KernelBuilder,
     program: &'a ProgramBuilder,
+    written: &'a BTreeSet<BufferId>,
     params: Vec<(BufferId, Param, Access)>,
 }
 
@@ -158,14 +180,25 @@ impl Kx<'_> {
         self.bind(buffer, Access::ReadWrite)
     }
 
-    fn bind(&mut self, buffer: BufferId, access: Access) -> Param {
-        if let Some(&(_, param, known)) = self.params.iter().find(|p| p.0 == buffer) {
-            let covers = known == access || known == Access::ReadWrite || access == Access::Read;
-            assert!(covers, "buffer {} bound as {known:?} and {access:?}", self.program.get(buffer).name);
+    fn bind(&mut self, buffer: BufferId, wanted: Access) -> Param {
+        // Before its first call writes it, a buffer of one step holds nothing to update.
+        let fresh = matches!(self.program.get(buffer).kind, Kind::Temp | Kind::Output)
+            && !self.written.contains(&buffer);
+        let wanted = if fresh && wanted == Access::ReadWrite { Access::Write } else { wanted };
+        if let Some(at) = self.params.iter().position(|p| p.0 == buffer) {
+            let (_, param, known) = self.params[at];
+            let access = match (known, wanted) {
+                (Access::Read, Access::Read) => Access::Read,
+                (Access::Read, _) if fresh => Access::Write,
+                (Access::Read, _) | (_, Access::ReadWrite) => Access::ReadWrite,
+                (known, _) => known,
+            };
+            self.kb.set_access(param, access);
+            self.params[at].2 = access;
             return param;
         }
-        let param = self.kb.param_of(self.program.get(buffer), access);
-        self.params.push((buffer, param, access));
+        let param = self.kb.param_of(self.program.get(buffer), wanted);
+        self.params.push((buffer, param, wanted));
         param
     }
 

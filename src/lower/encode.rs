@@ -79,7 +79,8 @@ pub(super) fn encode(cx: &mut Cx, name: &str, value: &Affine, encodings: &[Encod
                 let block = Coord::index(block);
                 encodings.iter().for_each(|e| e.borders(kx, &n, &block, shape, true));
                 kx.for_(shape.h, |kx, row| {
-                    let at = At { n: n.clone(), y: Coord::index(row), x: Coord::default(), block: block.clone() };
+                    let at =
+                        At { n: n.clone(), y: Coord::index(row), x: Coord::default(), block: block.clone() };
                     emit_row(kx, value, encodings, &at);
                     encodings.iter().for_each(|e| e.copies(kx, &at, shape));
                 });
@@ -201,7 +202,8 @@ impl Encoding<'_> {
                     nhwc.fill(kx, n, block, shape, zero);
                 }
                 for planes in planes {
-                    let rows = if before { (0, planes.padding) } else { (planes.padding + shape.h, planes.padding) };
+                    let rows =
+                        if before { (0, planes.padding) } else { (planes.padding + shape.h, planes.padding) };
                     let start = planes_start(kx, planes, n, block);
                     planes.fill_rows(kx, &start, rows, 16, zero);
                 }

@@ -5,7 +5,7 @@
 
 use super::affine::{Mask, Source, Totals};
 use super::contract::Panel;
-use super::cx::{At, Coord, Cx, DOT, Kx, SUM, Shape, WIDE};
+use super::cx::{At, Coord, Cx, DOT, Kx, PARTIAL_DOT, PARTIAL_SUM, SUM, Shape, WIDE};
 use crate::kernel::{BufferId, DType, Index, Range, Value};
 
 /// Where the lanes come from.
@@ -140,16 +140,22 @@ impl Gather<'_> {
         };
         Partials {
             items,
-            sum: new("sum", self.sums, DType::I64, SUM),
+            sum: new("sum", self.sums, DType::I64, PARTIAL_SUM),
             min: new("min", self.sums, DType::I16, WIDE),
             max: new("max", self.sums, DType::I16, WIDE),
-            square: new("square", self.squares, DType::I64, DOT),
-            dot: new("dot", self.dot.is_some(), DType::I64, DOT),
+            square: new("square", self.squares, DType::I64, PARTIAL_DOT),
+            dot: new("dot", self.dot.is_some(), DType::I64, PARTIAL_DOT),
         }
     }
 
     /// The I16 lanes at a place, before masks.
-    fn lane(&self, kx: &mut Kx, at: &At, (image, row, x): (Index, Index, &Coord), shift: Option<Value>) -> Value {
+    fn lane(
+        &self,
+        kx: &mut Kx,
+        at: &At,
+        (image, row, x): (Index, Index, &Coord),
+        shift: Option<Value>,
+    ) -> Value {
         match (&self.lanes, shift) {
             (Lanes::Panel(panel), Some(shift)) => {
                 let p = kx.read(panel.buffer);
@@ -297,7 +303,11 @@ impl Partials {
                     kx.for_(cp, |kx, c| {
                         let v = kx.load_scalar(p.at(0).plus(item, cp as i64).plus(c, 1));
                         let to = t.at(0).plus(c, 1);
-                        if start > 0 { kx.min_into(to, v) } else { kx.max_into(to, v) }
+                        if start > 0 {
+                            kx.min_into(to, v)
+                        } else {
+                            kx.max_into(to, v)
+                        }
                         let size = kx.abs(v);
                         kx.max_into(a.at(0), size);
                     });

@@ -67,7 +67,7 @@ pub(super) fn grid(cx: &mut Cx, name: &str, affine: &Affine, rule: Rule) -> Grid
         shift: cx.temp(format!("{name}.shift"), DType::I64, &[1], SHIFT),
     };
     let step = cx.dyadics(format!("{name}.step"), steps);
-    let range = cx.dyadics(format!("{name}.range"), steps);
+    let range = cx.dyadics(format!("{name}.covered"), steps);
     let largest = cx.dyadics(format!("{name}.largest"), 1);
     let builder = Builder { affine, rule, fixed: &fixed, per_channel, step, range, largest };
     cx.call("grid", 1, |kx| builder.emit(kx));
@@ -309,7 +309,15 @@ impl Builder<'_> {
     }
 
     /// The integer coefficient of a term.
-    fn integer(&self, kx: &mut Kx, term: &Term, c: Index, inverse: Value, k: Value, first: Option<Value>) -> Value {
+    fn integer(
+        &self,
+        kx: &mut Kx,
+        term: &Term,
+        c: Index,
+        inverse: Value,
+        k: Value,
+        first: Option<Value>,
+    ) -> Value {
         let v = match (term.coef, first) {
             (Coef::MinusFirstTimes(factor), Some(first)) => {
                 let first = kx.to_dyadic(first);

@@ -27,12 +27,19 @@ pub(super) struct Image {
 pub(super) fn declare(cx: &mut Cx, shape: Shape) -> Image {
     let n = shape.n * shape.c * shape.h * shape.w + 16;
     let pixels = cx.buffer("images".into(), DType::U8, &[n], DType::U8.range(), Kind::Input);
-    let mean = cx.state("input.mean".into(), DType::U8, &[shape.c], DType::U8.range(), || vec![0; shape.c as usize]);
+    let mean =
+        cx.state("input.mean".into(), DType::U8, &[shape.c], DType::U8.range(), || vec![0; shape.c as usize]);
     Image { pixels, mean }
 }
 
 /// Appends the copies: a border of `padding`, and planes by stride with their padding.
-pub(super) fn codes(cx: &mut Cx, shape: Shape, image: Image, padding: u32, planes: &BTreeMap<u32, u32>) -> Codes {
+pub(super) fn codes(
+    cx: &mut Cx,
+    shape: Shape,
+    image: Image,
+    padding: u32,
+    planes: &BTreeMap<u32, u32>,
+) -> Codes {
     let (rows, columns) = (shape.h + 2 * padding, shape.w + 2 * padding);
     let row = (columns * IMAGE_CHANNELS) as i64;
     let size = (rows * columns * IMAGE_CHANNELS).next_multiple_of(16) + 16;
@@ -82,7 +89,13 @@ fn lanes_of(kx: &mut Kx, mean: BufferId, channel: u32, channels: u32) -> Value {
 }
 
 /// Address of a pixel of a plane.
-fn pixel(kx: &mut Kx, shape: Shape, image: Image, (n, y): (&Coord, &Coord), c: u32) -> crate::kernel::Address {
+fn pixel(
+    kx: &mut Kx,
+    shape: Shape,
+    image: Image,
+    (n, y): (&Coord, &Coord),
+    c: u32,
+) -> crate::kernel::Address {
     let p = kx.read(image.pixels);
     let plane = (shape.h * shape.w) as i64;
     let at = n.address(p.at(c as i64 * plane), shape.c as i64 * plane);
@@ -90,7 +103,14 @@ fn pixel(kx: &mut Kx, shape: Shape, image: Image, (n, y): (&Coord, &Coord), c: u
 }
 
 /// One row, four pixels at a time; the last ones singly.
-fn pixels_to_nhwc(kx: &mut Kx, shape: Shape, image: Image, to: &Source, mean: &[Value], place: (&Coord, &Coord)) {
+fn pixels_to_nhwc(
+    kx: &mut Kx,
+    shape: Shape,
+    image: Image,
+    to: &Source,
+    mean: &[Value],
+    place: (&Coord, &Coord),
+) {
     let p = kx.update(to.buffer);
     let row = place.1.address(place.0.address(p.at(to.offset), to.strides[0]), to.strides[1]);
     kx.for_(shape.w / 4, |kx, q| {
@@ -146,7 +166,13 @@ fn copy_row(kx: &mut Kx, from: crate::kernel::Address, to: crate::kernel::Addres
 }
 
 /// Pixel x of the padded row lies in the plane of its parity.
-fn copy_singly(kx: &mut Kx, planes: &Planes, from: crate::kernel::Address, to: crate::kernel::Address, width: u32) {
+fn copy_singly(
+    kx: &mut Kx,
+    planes: &Planes,
+    from: crate::kernel::Address,
+    to: crate::kernel::Address,
+    width: u32,
+) {
     let s = planes.stride;
     for start in 0..s.min(width) {
         let column = start + planes.padding;
@@ -157,7 +183,6 @@ fn copy_singly(kx: &mut Kx, planes: &Planes, from: crate::kernel::Address, to: c
         });
     }
 }
-
 
 /// The mean pixel as one group of four u8, zero for missing channels.
 pub(super) fn mean_group(cx: &mut Cx, path: &str, mean: BufferId) -> BufferId {

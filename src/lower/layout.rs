@@ -90,7 +90,14 @@ impl Bordered {
 
 impl Planes {
     /// Allocates the planes of a tensor of `channels` channels for a stride.
-    pub(super) fn new(cx: &mut Cx, name: String, shape: Shape, channels: u32, stride: u32, padding: u32) -> Planes {
+    pub(super) fn new(
+        cx: &mut Cx,
+        name: String,
+        shape: Shape,
+        channels: u32,
+        stride: u32,
+        padding: u32,
+    ) -> Planes {
         let columns = (shape.w + 2 * padding).div_ceil(stride);
         // Groups of four are read from any column, and the last group of outputs may reach beyond the border.
         let row = (columns + 4).next_multiple_of(4) as i64;
@@ -103,7 +110,14 @@ impl Planes {
     }
 
     /// Writes the rows of the border above or below: `first..first + n`, for 16 channels of a block.
-    pub(super) fn fill_rows(&self, kx: &mut Kx, start: &Address, (first, n): (u32, u32), channels: u32, zero: Value) {
+    pub(super) fn fill_rows(
+        &self,
+        kx: &mut Kx,
+        start: &Address,
+        (first, n): (u32, u32),
+        channels: u32,
+        zero: Value,
+    ) {
         if n == 0 {
             return;
         }
@@ -153,9 +167,8 @@ impl Planes {
             }
             let done = pixels / 16 * 16;
             if done < pixels {
-                let lanes = (0..16)
-                    .map(|i| if done + i < pixels { at(kx, None, done, i) } else { zero })
-                    .collect();
+                let lanes =
+                    (0..16).map(|i| if done + i < pixels { at(kx, None, done, i) } else { zero }).collect();
                 let lanes = transpose16(kx, lanes);
                 self.store_columns(kx, &row, lead + done, &lanes, false);
             }
@@ -214,7 +227,8 @@ pub(super) fn transpose_batch(cx: &mut Cx, path: &str, conv: Conv, input: &Codes
     let features = (conv.taps() as i64 * input.nhwc.strides[2]) as u32;
     let blocks = features.div_ceil(16);
     let row = n.next_multiple_of(16) as i64;
-    let out = cx.temp(format!("{path}.input_by_feature"), DType::U8, &[blocks * 16, row as u32], DType::U8.range());
+    let out =
+        cx.temp(format!("{path}.input_by_feature"), DType::U8, &[blocks * 16, row as u32], DType::U8.range());
     cx.call("transpose_batch", blocks, |kx| {
         let item = kx.item();
         let (a, o) = (kx.read(input.nhwc.buffer), kx.write(out));
@@ -252,8 +266,7 @@ pub(super) fn block_batch(cx: &mut Cx, path: &str, conv: Conv, gradient: &Gradie
     let shape = Shape { n: 1, h: 1, w: conv.output.n, c: conv.output.c };
     let len = shape.w.div_ceil(4) * shape.cp() * 4;
     let levels = gradient.levels as i64;
-    let out =
-        cx.temp(format!("{path}.gradient_by_four"), DType::I8, &[len], Range::new(-levels, levels));
+    let out = cx.temp(format!("{path}.gradient_by_four"), DType::I8, &[len], Range::new(-levels, levels));
     cx.call("block_batch", shape.blocks(), |kx| {
         let block = Coord::index(kx.item());
         let (g, o) = (kx.read(gradient.blocked.expect("a weight gradient reads blocks")), kx.write(out));

@@ -5,10 +5,10 @@
 
 use super::affine::{Source, Totals};
 use super::cx::{Cx, Kx, SUM, Shape, WIDE};
-use crate::numbers::packed;
 use super::gather::Reduced;
 use super::weights::{MASTER_BITS, clamp};
 use crate::kernel::{BufferId, DType, Index, Kind, Param, Range, Value};
+use crate::numbers::packed;
 
 /// Logits: i32 accumulators of the last layer with what gives them meaning.
 #[derive(Clone, Debug)]
@@ -189,6 +189,8 @@ fn exponential(kx: &mut Kx, exp2: BufferId, down: Value) -> Value {
     let (a, b) = (kx.mul(first, rest), kx.mul(second, part));
     let v = kx.add(a, b);
     let v = kx.shift_right(v, 8);
+    // A weighted mean of two entries is at most the larger one.
+    let v = kx.clamp(v, 0, 1 << 30);
     kx.shift_right(v, whole)
 }
 
@@ -247,9 +249,7 @@ pub(super) fn gradient(cx: &mut Cx, loss: Loss) -> (Source, BufferId, Reduced) {
         let unit_value = kx.scale(unit_value, exponent);
         let u = kx.write(unit);
         kx.store(u.at(0), unit_value);
-        for (buffer, start) in
-            [(totals.sum, 0), (totals.min, WIDE.hi), (totals.max, WIDE.lo)]
-        {
+        for (buffer, start) in [(totals.sum, 0), (totals.min, WIDE.hi), (totals.max, WIDE.lo)] {
             let p = kx.update(buffer);
             kx.fill(p.at(0), cp, start);
         }

@@ -194,7 +194,14 @@ impl<'m> Lowering<'m> {
                 _ => m.ty(node.operands[1]).shape[1],
             };
             let output = Shape { n: input.n, h: 1, w: 1, c: narrow(outputs)? };
-            return Ok(Conv { input, output, kernel: (input.h, input.w), stride: 1, padding: 0, whole: true });
+            return Ok(Conv {
+                input,
+                output,
+                kernel: (input.h, input.w),
+                stride: 1,
+                padding: 0,
+                whole: true,
+            });
         }
         let input = shape_of(m, node.operands[x])?;
         let (output, kernel) = match node.op.as_str() {
@@ -259,7 +266,9 @@ fn shape_of(module: &Module, value: Value) -> Result<Shape, Diagnostic> {
     match dims[..] {
         [n, h, w, c] => Ok(Shape { n, h, w, c }),
         [n, c] => Ok(Shape { n, h: 1, w: 1, c }),
-        _ => Err(Diagnostic::new("E0503", format!("a tensor of {} dimensions has no layout here", dims.len()))),
+        _ => {
+            Err(Diagnostic::new("E0503", format!("a tensor of {} dimensions has no layout here", dims.len())))
+        }
     }
 }
 

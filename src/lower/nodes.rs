@@ -1,6 +1,6 @@
 //! One function per op: what it does to the values of the walk.
 
-use super::affine::{Affine, Coef, Levels, Mask, Source};
+use super::affine::{Affine, Coef, Levels, Mask, Part, Source};
 use super::codes::{Codes, GradientCodes, Planes, Zero};
 use super::contract::{self, Conv, Panel};
 use super::cx::{Coord, Kx, SHIFT, Shape, WIDE};
@@ -198,8 +198,7 @@ impl Lowering<'_> {
             Some(&bias) => Some(self.master(bias, None)?.value),
             None => None,
         };
-        let panel =
-            Panel::forward(&mut self.cx, path, conv, input.clone(), quantized.forward, init, shift);
+        let panel = Panel::forward(&mut self.cx, path, conv, input.clone(), quantized.forward, init, shift);
         let layer = Layer { conv, weights: quantized, input, shift, master };
         self.layers.insert(path.to_owned(), layer);
         self.set(node, Tensor::Pending(Pending { panel, unit, bias, path: path.to_owned() }))
@@ -210,7 +209,13 @@ impl Lowering<'_> {
     }
 
     /// The shift of accumulators to 16 bits, from the largest norm of a channel, and the unit of the result.
-    fn accumulator_unit(&mut self, path: &str, conv: &Conv, w: &Weights, input: &Codes) -> (BufferId, BufferId) {
+    fn accumulator_unit(
+        &mut self,
+        path: &str,
+        conv: &Conv,
+        w: &Weights,
+        input: &Codes,
+    ) -> (BufferId, BufferId) {
         let cp = conv.output.cp();
         let shift = self.cx.temp(format!("{path}.acc_shift"), DType::I64, &[1], SHIFT);
         let largest = self.cx.temp(format!("{path}.largest_norm"), DType::I64, &[1], Range::new(0, 1 << 47));
@@ -246,12 +251,9 @@ impl Lowering<'_> {
     fn wide(&mut self, value: Value, squares: bool) -> Result<Wide, Diagnostic> {
         let wide = match self.get(value)?.clone() {
             Tensor::Wide(wide) => wide,
-            Tensor::Codes(codes) => Wide {
-                source: pool::source_of(&codes),
-                shape: codes.shape,
-                unit: codes.scale,
-                sums: None,
-            },
+            Tensor::Codes(codes) => {
+                Wide { source: pool::source_of(&codes), shape: codes.shape, unit: codes.scale, sums: None }
+            }
             Tensor::Pending(pending) => {
                 let shape = pending.panel.shape();
                 let name = format!("{}.t", pending.path);
@@ -369,8 +371,10 @@ impl Lowering<'_> {
         }
         let (mut a, b) = (self.affine(node.operands[0])?, self.affine(node.operands[1])?);
         if a.relu || b.relu || a.terms.len() + b.terms.len() > 2 {
-            return Err(unsupported("a sum of more than two tensors, or of rectified ones, that are not quantized")
-                .help("quantize activations in the recipe"));
+            return Err(unsupported(
+                "a sum of more than two tensors, or of rectified ones, that are not quantized",
+            )
+            .help("quantize activations in the recipe"));
         }
         a.offset = match (a.offset, b.offset) {
             (Some(x), Some(y)) => Some(self.sum_of_dyadics(&node.path, x, y)),
@@ -446,7 +450,11 @@ impl Lowering<'_> {
             Some(crate::ir::Attr::Scheme(name)) => name,
             _ => return Err(unsupported("a quantizer without a scheme")),
         };
-        self.module.schemes.get(name).cloned().ok_or_else(|| unsupported(format!("there is no scheme @{name}")))
+        self.module
+            .schemes
+            .get(name)
+            .cloned()
+            .ok_or_else(|| unsupported(format!("there is no scheme @{name}")))
     }
 
     fn quantize_activation(&mut self, node: &Node, scheme: &Scheme) -> Done {
@@ -470,7 +478,8 @@ impl Lowering<'_> {
             let extents = [affine.shape.items(), affine.shape.cp()];
             self.cx.temp(format!("{path}.largest_code"), DType::I16, &extents, Range::new(-32768, 32767))
         });
-        let codes = self.store_codes(node.results[0], &path, &affine, &fixed, (levels, zero), step, largest)?;
+        let codes =
+            self.store_codes(node.results[0], &path, &affine, &fixed, (levels, zero), step, largest)?;
         if let (Some(range), Some(largest)) = (range, largest) {
             let momentum = real_or(&scheme.params, "momentum", 1.0 / 16.0);
             self.follow_range(range, largest, step, &affine.shape, momentum);
@@ -481,7 +490,8 @@ impl Lowering<'_> {
     /// The step of a running maximum, kept as real range in the state; six before anything is known.
     fn running_step(&mut self, path: &str, levels: Levels, zero: i32) -> (Option<BufferId>, BufferId) {
         let start = crate::numbers::packed(6.0);
-        let range = self.cx.state(format!("{path}.range"), DType::Dyadic, &[1], super::cx::ANY, || vec![start]);
+        let range =
+            self.cx.state(format!("{path}.range"), DType::Dyadic, &[1], super::cx::ANY, || vec![start]);
         (Some(range), self.step_of(path, range, levels.hi - zero))
     }
 
@@ -523,7 +533,14 @@ impl Lowering<'_> {
     }
 
     /// range += (step·largest − range)·momentum.
-    fn follow_range(&mut self, range: BufferId, largest: BufferId, step: BufferId, shape: &Shape, momentum: f64) {
+    fn follow_range(
+        &mut self,
+        range: BufferId,
+        largest: BufferId,
+        step: BufferId,
+        shape: &Shape,
+        momentum: f64,
+    ) {
         let top = self.cx.temp(
             format!("{}.top", self.cx.program.get(largest).name),
             DType::I64,
@@ -554,7 +571,13 @@ impl Lowering<'_> {
     /// Remembers how a value became codes, for the masks of its gradient: under the value and, through ReLU, its input.
     fn remember_grid(&mut self, value: Value, affine: &Affine, fixed: &super::affine::Fixed, levels: Levels) {
         let sources = affine.terms.iter().map(|t| t.source).collect();
-        let mask = Mask { sources, fixed: fixed.clone(), low: affine.relu, levels: Some(levels) };
+        let mask = Mask {
+            sources,
+            fixed: fixed.clone(),
+            low: affine.relu,
+            levels: Some(levels),
+            part: Part::Inside,
+        };
         if let Some(node) = self.module.producer(value).map(|i| &self.module.nodes[i])
             && node.op == "relu"
         {
@@ -652,8 +675,15 @@ impl Lowering<'_> {
         let fixed = self.identity(out.cp(), zero);
         let affine = Affine::of(out, source, Coef::Given(input.scale), None);
         let path = format!("{}.pooled", node.path);
-        let codes =
-            self.store_codes(node.results[0], &path, &affine, &fixed, (input.levels, zero), input.scale, None)?;
+        let codes = self.store_codes(
+            node.results[0],
+            &path,
+            &affine,
+            &fixed,
+            (input.levels, zero),
+            input.scale,
+            None,
+        )?;
         self.set(node, Tensor::Codes(codes))
     }
 
@@ -728,7 +758,8 @@ pub(super) fn shift_to_wide(kx: &mut Kx, bound: crate::kernel::Value) -> crate::
 /// Drawn from the random blocks of (seed, name), so that a weight does not depend on other layers. Normal numbers are
 /// sums of twelve uniform ones minus six (Irwin–Hall), exact in integers up to the final scale.
 fn initial_weights(name: &str, init: &Init, conv: &Conv, seed: u64) -> Vec<i64> {
-    let stream = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ b as u64).wrapping_mul(0x100_0000_01b3));
+    let stream =
+        name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ b as u64).wrapping_mul(0x100_0000_01b3));
     let key = fqt_runtime::random::hash_key(seed, u64::MAX, stream);
     let (ci, taps, co, cop) = (conv.input.c, conv.taps(), conv.output.c, conv.output.cp());
     let one = (1i64 << weights::MASTER_BITS) as f64;

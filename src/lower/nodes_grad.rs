@@ -1,9 +1,9 @@
 //! The backward half of the walk: masks, gradients of norms and contractions, quantized gradients, updates.
 
-use super::affine::{Affine, Coef, Levels, Mask, Source};
+use super::affine::{Affine, Coef, Levels, Mask, Part, Source};
 use super::codes::{GradientCodes, Zero};
 use super::contract::{self, Conv, Panel};
-use super::cx::{Kx, SHIFT, SUM, Shape, WIDE};
+use super::cx::{Kx, PARTIAL_SUM, SHIFT, SUM, Shape, WIDE};
 use super::encode::{
     Blocked, Encoding, Output, Rounding, encode, fraction_bits, gradient_levels, gradient_range,
 };
@@ -44,6 +44,10 @@ impl Lowering<'_> {
             let same = self.get(node.operands[0])?.clone();
             return self.set(node, same);
         }
+        if let (Some(&clip), Some(&result)) = (node.operands.get(2), node.results.get(1)) {
+            let gradient = self.clip_gradient(node, &mask, clip)?;
+            self.values.insert(result, Tensor::VectorGradient(gradient));
+        }
         let mut deferred = self.deferred(node.operands[0])?;
         match deferred.masks.iter_mut().find(|m| m.fixed.offset == mask.fixed.offset) {
             Some(known) => {
@@ -53,6 +57,69 @@ impl Lowering<'_> {
             None => deferred.masks.push(mask),
         }
         self.set(node, Tensor::Gradient(deferred))
+    }
+
+    /// The gradient of a learned clip: Σ dy above it − Σ dy below its negative, and the slope of the penalty.
+    fn clip_gradient(&mut self, node: &Node, mask: &Mask, clip: Value) -> Result<BufferId, Diagnostic> {
+        let wide = self.stored(node.operands[0], None)?;
+        let path = format!("{}.clip", node.path);
+        let signed = !mask.low;
+        let mut sums = |lowering: &mut Self, part: Part, name: &str| {
+            let masks = [Mask { part, ..mask.clone() }];
+            let gather = Gather {
+                name: "clipped",
+                path: &format!("{path}.{name}"),
+                shape: wide.shape,
+                lanes: Lanes::Source(wide.source),
+                masks: &masks,
+                store: None,
+                sums: true,
+                squares: false,
+                dot: None,
+            };
+            let partials = gather.run(&mut lowering.cx);
+            partials.totals(&mut lowering.cx, &path, name, wide.shape).totals.sum
+        };
+        let above = sums(self, Part::Above, "above");
+        let below = signed.then(|| sums(self, Part::Below, "below"));
+        let decay = super::real_or(&self.scheme(node)?.params, "decay", 0.0);
+        let master = self.master(clip, None)?;
+        let n = self.cx.program.get(master.value).len() as u32;
+        let out = self.cx.dyadics(format!("{path}.gradient"), n);
+        let total = self.cx.temp(format!("{path}.total"), DType::I64, &[1], Range::new(-(1 << 60), 1 << 60));
+        let cp = wide.shape.cp();
+        self.cx.call("clip_gradient", 1, |kx| {
+            let (t, p) = (kx.update(total), kx.write(out));
+            kx.fill(t.at(0), 1, 0);
+            let a = kx.read(above);
+            kx.for_(cp, |kx, c| {
+                let v = kx.load_scalar(a.at(0).plus(c, 1));
+                kx.acc64(t.at(0), v);
+            });
+            if let Some(below) = below {
+                let b = kx.read(below);
+                kx.for_(cp, |kx, c| {
+                    let v = kx.load_scalar(b.at(0).plus(c, 1));
+                    let zero = kx.int(0);
+                    let v = kx.sub(zero, v);
+                    kx.acc64(t.at(0), v);
+                });
+            }
+            let zero = kx.real(0.0);
+            kx.for_(n, |kx, c| kx.store(p.at(0).plus(c, 1), zero));
+            let v = kx.load_scalar(t.at(0));
+            let v = kx.to_dyadic(v);
+            let unit = kx.scalar(wide.unit);
+            let v = kx.mul(v, unit);
+            let m = kx.read(master.value);
+            let w = kx.load_scalar(m.at(0));
+            let w = kx.to_dyadic(w);
+            let slope = kx.real(decay / (1u64 << weights::MASTER_BITS) as f64);
+            let w = kx.mul(w, slope);
+            let v = kx.add(v, w);
+            kx.store(p.at(0), v);
+        });
+        Ok(out)
     }
 
     fn clips(&self, node: &Node) -> Result<bool, Diagnostic> {
@@ -169,7 +236,8 @@ impl Lowering<'_> {
         let a = self.stored(node.operands[0], None)?;
         let b = self.stored(node.operands[1], None)?;
         let path = format!("value{}", node.results[0].0);
-        let factors = self.cx.temp(format!("{path}.factors"), DType::I16, &[2], Range::new(-(1 << 14), 1 << 14));
+        let factors =
+            self.cx.temp(format!("{path}.factors"), DType::I16, &[2], Range::new(-(1 << 14), 1 << 14));
         let shift = self.cx.temp(format!("{path}.sum_shift"), DType::I64, &[1], SHIFT);
         let unit = self.cx.dyadics(format!("{path}.sum_unit"), 1);
         let amax = |w: &Wide| w.sums.map(|s| s.amax);
@@ -263,7 +331,8 @@ impl Lowering<'_> {
         }
         let value = node.operands[0];
         let layer = self.layers.get(&node.path).cloned();
-        let layer = layer.ok_or_else(|| unsupported("a quantized gradient that belongs to no contraction"))?;
+        let layer =
+            layer.ok_or_else(|| unsupported("a quantized gradient that belongs to no contraction"))?;
         let (affine, by_step) = match self.get(value)?.clone() {
             Tensor::GradientAffine(affine, _) => (affine, true),
             _ => (self.gradient_by_accumulator(value, &layer, &node.path)?, false),
@@ -287,7 +356,12 @@ impl Lowering<'_> {
     }
 
     /// dL/d accumulator = dL/dy · s_x·s_w: without a batch norm, the scales of channels enter the coefficients.
-    fn gradient_by_accumulator(&mut self, value: Value, layer: &Layer, path: &str) -> Result<Affine, Diagnostic> {
+    fn gradient_by_accumulator(
+        &mut self,
+        value: Value,
+        layer: &Layer,
+        path: &str,
+    ) -> Result<Affine, Diagnostic> {
         let wide = self.stored(value, None)?;
         let cp = wide.shape.cp();
         let coef = self.cx.dyadics(format!("{path}.grad_gain"), cp);
@@ -300,8 +374,7 @@ impl Lowering<'_> {
                 kx.store(p.at(0).plus(c, 1), v);
             });
         });
-        let mut affine =
-            Affine::of(wide.shape, wide.source, Coef::Given(coef), wide.sums.map(|s| s.totals));
+        let mut affine = Affine::of(wide.shape, wide.source, Coef::Given(coef), wide.sums.map(|s| s.totals));
         affine.scale = Some(wide.unit);
         Ok(affine)
     }
@@ -341,7 +414,7 @@ impl Lowering<'_> {
         });
         let blocked = by_weight.then(|| self.blocked(&path, &conv, shape, bits));
         let sums = (by_weight && layer.input.zero != Zero::Code(0)).then(|| {
-            self.cx.temp(format!("{path}.code_sums"), DType::I64, &[shape.items(), shape.cp()], SUM)
+            self.cx.temp(format!("{path}.code_sums"), DType::I64, &[shape.items(), shape.cp()], PARTIAL_SUM)
         });
         let largest = hindsight.as_ref().map(|h| h.largest);
         let total = sums.map(|_| self.cx.temp(format!("{path}.code_sum"), DType::I64, &[shape.cp()], SUM));
@@ -420,7 +493,12 @@ impl Lowering<'_> {
                 Ok(Ranged { grid, hindsight: None })
             }
             "hindsight" => {
-                let h = self.hindsight(path, affine, super::real_or(&scheme.params, "momentum", 0.1), per_channel);
+                let h = self.hindsight(
+                    path,
+                    affine,
+                    super::real_or(&scheme.params, "momentum", 0.1),
+                    per_channel,
+                );
                 let range = self.hindsight_range(path, affine, bound, &h, per_channel);
                 let grid = grid(&mut self.cx, path, affine, rule(Step::Range(range)));
                 Ok(Ranged { grid, hindsight: Some(h) })
@@ -439,8 +517,7 @@ impl Lowering<'_> {
         per_channel: bool,
     ) -> BufferId {
         let (items, cp) = (affine.shape.items(), affine.shape.cp());
-        let largest =
-            self.cx.temp(format!("{path}.largest"), DType::I16, &[items, cp], Range::new(0, 32767));
+        let largest = self.cx.temp(format!("{path}.largest"), DType::I16, &[items, cp], Range::new(0, 32767));
         let output = Output::Gradient {
             bits,
             rounding: Rounding::Nearest,
@@ -501,8 +578,7 @@ impl Lowering<'_> {
         let zeros = vec![0; n as usize];
         let state =
             self.cx.state(format!("{path}.range"), DType::Dyadic, &[n], super::cx::ANY, move || zeros);
-        let largest =
-            self.cx.temp(format!("{path}.largest"), DType::I16, &[items, cp], Range::new(0, 32767));
+        let largest = self.cx.temp(format!("{path}.largest"), DType::I16, &[items, cp], Range::new(0, 32767));
         Hindsight { state, largest, momentum, per_channel, path: path.to_owned() }
     }
 
@@ -560,14 +636,8 @@ impl Lowering<'_> {
         if let Some(h) = &plan.hindsight {
             // The step is that of the accumulator; the state only needs to be consistent with itself.
             let path = format!("{}.seen", h.path);
-            let seen = self.range_of(
-                &path,
-                (h.largest, items, cp),
-                plan.grid_step,
-                None,
-                plan.bits,
-                h.per_channel,
-            );
+            let seen =
+                self.range_of(&path, (h.largest, items, cp), plan.grid_step, None, plan.bits, h.per_channel);
             let n = if h.per_channel { cp } else { 1 };
             self.cx.call("follow_hindsight", 1, |kx| {
                 let (s, v) = (kx.update(h.state), kx.read(seen));
@@ -663,7 +733,8 @@ impl Lowering<'_> {
         let wide = self.stored(node.operands[0], None)?;
         let shape = shape_of(self.module, node.results[0])?;
         if node.op == "global_avg_pool_grad" {
-            let unit = self.times(&format!("{}.spread", node.path), wide.unit, 1.0 / (shape.h * shape.w) as f64);
+            let unit =
+                self.times(&format!("{}.spread", node.path), wide.unit, 1.0 / (shape.h * shape.w) as f64);
             let source = Source { strides: [wide.source.strides[0], 0, 0], ..wide.source };
             return self.set(node, Tensor::GradientWide(Wide { source, shape, unit, sums: None }));
         }
@@ -688,7 +759,8 @@ impl Lowering<'_> {
 
     pub(super) fn update(&mut self, node: &Node) -> Done {
         let param = self.module.params.iter().find(|p| p.value == node.operands[0]);
-        let param = param.ok_or_else(|| unsupported("an update of something that is not a parameter"))?.clone();
+        let param =
+            param.ok_or_else(|| unsupported("an update of something that is not a parameter"))?.clone();
         let args = &self.module.training.optimizer.1;
         let q = |v: f64, bits: u32| (v * (1u64 << bits) as f64).round() as i64;
         let optimizer = Optimizer {

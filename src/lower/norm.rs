@@ -66,14 +66,7 @@ impl Slots {
             centred: true,
             variance: Some(self.variance),
         };
-        Affine {
-            shape,
-            terms: vec![term],
-            offset: Some(self.beta),
-            scale: None,
-            relu: false,
-            masks: vec![],
-        }
+        Affine { shape, terms: vec![term], offset: Some(self.beta), scale: None, relu: false, masks: vec![] }
     }
 
     fn store(&self, kx: &mut Kx, c: Index, norm: &Norm, variance: Value, inverse: Value) {
@@ -238,8 +231,7 @@ pub(super) fn gradient(
                 let p = kx.read(b);
                 kx.load_scalar(p.at(0).plus(c, 1))
             };
-            let (sd, sdt, s1) =
-                (load(kx, sums.totals.sum), load(kx, dot), load(kx, state.totals.sum));
+            let (sd, sdt, s1) = (load(kx, sums.totals.sum), load(kx, dot), load(kx, state.totals.sum));
             let n = kx.int(count);
             let nd = kx.to_dyadic(n);
             let cov = kx.diff_of_products(n, sdt, sd, s1);
@@ -300,4 +292,3 @@ pub(super) fn gradient(
     };
     NormGrad { input, gamma, beta }
 }
-

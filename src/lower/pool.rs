@@ -109,7 +109,14 @@ pub(super) fn maximum(cx: &mut Cx, path: &str, input: &Codes, out: Shape, window
 }
 
 /// Gradient of the maximum for windows that do not overlap: `dy` at the first maximum of each window, zero elsewhere.
-pub(super) fn maximum_grad(cx: &mut Cx, path: &str, input: &Codes, dy: Source, out: Shape, window: Window) -> Source {
+pub(super) fn maximum_grad(
+    cx: &mut Cx,
+    path: &str,
+    input: &Codes,
+    dy: Source,
+    out: Shape,
+    window: Window,
+) -> Source {
     let shape = input.shape;
     let buffer = cx.temp(format!("{path}.pool_grad"), DType::I16, &shape.extents(), WIDE);
     let store = Source::dense(buffer, shape);
@@ -153,7 +160,14 @@ pub(super) fn maximum_grad(cx: &mut Cx, path: &str, input: &Codes, dy: Source, o
 }
 
 /// Gradient of the mean over windows that do not overlap, spread: every pixel of a window has its window's `dy`.
-pub(super) fn average_grad(cx: &mut Cx, path: &str, shape: Shape, dy: Source, out: Shape, window: Window) -> Source {
+pub(super) fn average_grad(
+    cx: &mut Cx,
+    path: &str,
+    shape: Shape,
+    dy: Source,
+    out: Shape,
+    window: Window,
+) -> Source {
     let buffer = cx.temp(format!("{path}.pool_grad"), DType::I16, &shape.extents(), WIDE);
     let store = Source::dense(buffer, shape);
     if out.h * window.stride < shape.h || out.w * window.stride < shape.w {

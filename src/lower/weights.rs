@@ -204,7 +204,8 @@ fn reduce(cx: &mut Cx, conv: &Conv, codes: BufferId, norms: BufferId) {
 }
 
 fn pack_forward(cx: &mut Cx, path: &str, conv: &Conv, codes: BufferId, range: Range) -> BufferId {
-    let (cop, rows, taps, groups) = (conv.output.cp() as i64, rows(conv) as i64, conv.taps(), conv.in_groups());
+    let (cop, rows, taps, groups) =
+        (conv.output.cp() as i64, rows(conv) as i64, conv.taps(), conv.in_groups());
     let blocks = conv.output.blocks();
     let packed = cx.temp(format!("{path}.weight_packed"), DType::I8, &[blocks, taps, groups, 64], range);
     cx.call("pack_forward", taps, |kx| {
@@ -216,7 +217,8 @@ fn pack_forward(cx: &mut Cx, path: &str, conv: &Conv, codes: BufferId, range: Ra
                     let at = q.at(i as i64 * cop).plus(tap, rows * cop).plus(g, 4 * cop).plus(b, 16);
                     kx.load(at)
                 });
-                let to = o.at(0).plus(b, (taps * groups * 64) as i64).plus(tap, groups as i64 * 64).plus(g, 64);
+                let to =
+                    o.at(0).plus(b, (taps * groups * 64) as i64).plus(tap, groups as i64 * 64).plus(g, 64);
                 for (i, v) in groups4(kx, rows4).into_iter().enumerate() {
                     kx.store(to.clone().offset(16 * i as i64), v);
                 }
@@ -325,7 +327,11 @@ pub(super) fn update(
                 }
                 kx.for_(16, |kx, lane| {
                     let place = |p: crate::kernel::Param| {
-                        p.at(0).plus(item, rows as i64 * cp as i64).plus(row, cp as i64).plus(b, 16).plus(lane, 1)
+                        p.at(0)
+                            .plus(item, rows as i64 * cp as i64)
+                            .plus(row, cp as i64)
+                            .plus(b, 16)
+                            .plus(lane, 1)
                     };
                     let g = match (&gradient, unit) {
                         (Gradient::Codes(sums, _), Some(unit)) => {

@@ -20,7 +20,8 @@ fn programs_verify_and_run_without_a_trap() {
     for module in models() {
         let module = passes::run(module, Stage::Bits, |_, _| ()).unwrap();
         for mode in [Mode::Train, Mode::Eval, Mode::EvalBatch] {
-            let lowered = lower(&module, mode).unwrap_or_else(|e| panic!("{} {mode:?}: {}", module.name, e.message));
+            let lowered =
+                lower(&module, mode).unwrap_or_else(|e| panic!("{} {mode:?}: {}", module.name, e.message));
             let program = lowered.program;
             if let Err(violation) = kernel::verify::program(&program) {
                 panic!("{} {mode:?}: {violation}", module.name);
@@ -33,8 +34,9 @@ fn programs_verify_and_run_without_a_trap() {
                 }
                 if buffer.kind == Kind::Input {
                     let range = buffer.range;
-                    let values: Vec<i64> =
-                        (0..buffer.len() as i64).map(|i| range.lo + i * 7919 % (range.hi - range.lo + 1)).collect();
+                    let values: Vec<i64> = (0..buffer.len() as i64)
+                        .map(|i| range.lo + i * 7919 % (range.hi - range.lo + 1))
+                        .collect();
                     memory.write(&program, id, &values);
                 }
             }
