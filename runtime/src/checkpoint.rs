@@ -78,7 +78,8 @@ impl Record {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// The BLAKE3 of bytes, in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex().to_string()
 }
 
@@ -267,7 +268,7 @@ mod tests {
     /// A session whose state differs from the initial one.
     fn trained() -> Session {
         let mut session = toy::session(1);
-        session.start(7, &[9]);
+        session.start(7, &[9], 1);
         session.run(Mode::Train);
         session
     }

@@ -130,6 +130,8 @@ pub struct Artifact {
     pub seed: Slot,
     /// State I64 `[1]`: training steps done.
     pub step: Slot,
+    /// State I64 `[1]`: training steps of the whole run, which the schedule is stretched over; set at the start of a run.
+    pub steps: Slot,
     /// Output I64 `[batch]`: loss of each sample in nats, Q16.
     pub loss: Slot,
     /// Output I32 `[batch]`: the predicted class of each sample.
@@ -159,6 +161,7 @@ impl Artifact {
             (&self.mean, DType::U8, self.channels as u64),
             (&self.seed, DType::I64, 1),
             (&self.step, DType::I64, 1),
+            (&self.steps, DType::I64, 1),
             (&self.loss, DType::I64, batch),
             (&self.predictions, DType::I32, batch),
         ];
@@ -199,7 +202,7 @@ impl Artifact {
             }
         }
         let inside = |slot: &Slot| self.state.contains(slot);
-        for slot in self.parameters.iter().chain([&self.mean, &self.seed, &self.step]) {
+        for slot in self.parameters.iter().chain([&self.mean, &self.seed, &self.step, &self.steps]) {
             if !inside(slot) {
                 return fault(format!("`{}` is not state", slot.name));
             }

@@ -93,11 +93,12 @@ impl Session {
         }
     }
 
-    /// Begins a run: the initial state, with this seed and mean pixel.
-    pub fn start(&mut self, seed: u64, mean: &[u8]) {
+    /// Begins a run: the initial state, with this seed, mean pixel and number of steps.
+    pub fn start(&mut self, seed: u64, mean: &[u8], steps: u64) {
         self.arena.bytes_mut().fill(0);
         self.write_initial();
         self.arena.slice_mut::<i64>(&self.artifact.seed)[0] = seed as i64;
+        self.arena.slice_mut::<i64>(&self.artifact.steps)[0] = steps as i64;
         self.arena.slice_mut::<u8>(&self.artifact.mean).copy_from_slice(mean);
         self.run(Mode::Prepare);
     }

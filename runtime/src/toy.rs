@@ -122,6 +122,7 @@ pub(crate) fn artifact() -> Artifact {
     let mean = slot("mean", DType::U8, &[1]);
     let seed = slot("seed", DType::I64, &[1]);
     let step = slot("step", DType::I64, &[1]);
+    let steps = slot("steps", DType::I64, &[1]);
     let loss = slot("loss", DType::I64, &[8]);
     let predictions = slot("predictions", DType::I32, &[8]);
     let weights = slot("fc.weight", DType::I32, &[3, 16]);
@@ -130,7 +131,7 @@ pub(crate) fn artifact() -> Artifact {
     let packed = slot("fc.packed", DType::I32, &[3, 16]);
     let unused = slot("fc.clip", DType::Dyadic, &[5]);
     let all =
-        [&images, &labels, &mean, &seed, &step, &loss, &predictions, &weights, &counter, &scale, &packed];
+        [&images, &labels, &mean, &seed, &step, &steps, &loss, &predictions, &weights, &counter, &scale, &packed];
     let args = all.map(|slot| (slot.offset / OFFSET_UNIT as u64) as u32).to_vec();
     let call = |kernel, items| Call { kernel, args: 0, items };
     Artifact {
@@ -142,13 +143,14 @@ pub(crate) fn artifact() -> Artifact {
         eval: vec![call(0, BATCH as u32)],
         eval_batch: vec![call(0, BATCH as u32)],
         initial: vec![(weights.offset, vec![1; 8]), (unused.offset, vec![3; 40])],
-        state: vec![weights.clone(), mean.clone(), seed.clone(), step.clone(), unused],
+        state: vec![weights.clone(), mean.clone(), seed.clone(), step.clone(), steps.clone(), unused],
         parameters: vec![weights],
         images,
         labels,
         mean,
         seed,
         step,
+        steps,
         loss,
         predictions,
         metrics: vec![

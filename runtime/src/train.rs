@@ -169,7 +169,8 @@ impl<'a> Run<'a> {
         let checkpoint = match options.resume {
             Some(path) => resume(path, session, &fingerprint, batches)?,
             None => {
-                session.start(options.seed, &data.mean_pixel());
+                let steps = options.epochs as u64 * batches as u64;
+                session.start(options.seed, &data.mean_pixel(), steps);
                 Checkpoint { seed: options.seed, data: fingerprint, progress: Progress::default() }
             }
         };
@@ -587,7 +588,7 @@ mod tests {
     fn evaluation_counts_every_sample_once() {
         let data = dataset(40, 21);
         let mut session = toy::session(2);
-        session.start(0, &data.mean_pixel());
+        session.start(0, &data.mean_pixel(), 1);
         let all = evaluate(&mut session, &data.test, Mode::Evaluate, &GO).unwrap();
         let classes = predict(&mut session, data.test.images.clone());
         let hits = classes.iter().zip(&data.test.labels).filter(|(c, l)| **c == **l as u32).count();

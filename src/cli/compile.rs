@@ -1,6 +1,6 @@
 //! From the arguments of a command to a program that can run: reads nothing, shows nothing, knows the driver.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fqt_runtime::augment::Augmentation;
 use fqt_runtime::program::Artifact;
@@ -11,8 +11,10 @@ use super::options::{Machine, Model};
 use super::source::Source;
 use crate::diag::Diagnostic;
 use crate::elaborate::{Elaborated, Overrides, elaborate};
-use crate::ir::{Module, Stage};
-use crate::{passes, syntax};
+use crate::codegen::jit::JitStep;
+use crate::ir::Training;
+use crate::types::int;
+use crate::{driver, syntax};
 
 /// A compiled model, ready to make a session of.
 pub(super) struct Ready {
@@ -55,15 +57,40 @@ pub(super) fn front(source: &Source, model: &Model) -> Result<Elaborated, Failur
     elaborate(&file, &overrides).map_err(|errors| source.diagnostics(&errors))
 }
 
-/// The module of a model at a stage.
-pub(super) fn module(source: &Source, model: &Model, stage: Stage) -> Result<Module, Failure> {
-    let module = front(source, model)?.module;
-    passes::run(module, stage, |_, _| ()).map_err(|error| source.diagnostics(&[error]))
-}
-
 /// Compiles a model for this processor.
 pub(super) fn ready(source: &Source, model: &Model, machine: &Machine) -> Result<Ready, Failure> {
+    let begin = Instant::now();
+    let elaborated = front(source, model)?;
     let target = machine.target()?;
-    let module = module(source, model, Stage::Bits)?;
-    Err(Failure::failed(format!("`{}` cannot be compiled for {} yet", module.name, target.name)))
+    let mut timings = vec![("front end", begin.elapsed())];
+    let training = elaborated.module.training.clone();
+    let compiled =
+        driver::compile(elaborated.module).map_err(|error| source.diagnostics(&[error]))?;
+    timings.extend(&compiled.timings);
+    let emit = Instant::now();
+    let kernels = JitStep::new(&compiled.programs[0], target).map_err(Failure::failed)?;
+    timings.push(("emit", emit.elapsed()));
+    timings.push(("total", begin.elapsed()));
+    Ok(Ready {
+        artifact: compiled.artifact,
+        kernels: Box::new(kernels),
+        merged: elaborated.model.to_string(),
+        epochs: training.epochs,
+        seed: training.seed,
+        augmentation: augmentation(&training),
+        timings,
+    })
+}
+
+/// The distortion that a model asks for.
+fn augmentation(training: &Training) -> Augmentation {
+    let mut out = Augmentation::default();
+    for (name, args) in &training.augment {
+        match name.as_str() {
+            "pad_crop" => out.pad_crop = int(args, "pixels").clamp(0, 255) as u8,
+            "flip" => out.flip = true,
+            _ => {}
+        }
+    }
+    out
 }

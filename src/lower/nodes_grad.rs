@@ -64,7 +64,7 @@ impl Lowering<'_> {
         let wide = self.stored(node.operands[0], None)?;
         let path = format!("{}.clip", node.path);
         let signed = !mask.low;
-        let mut sums = |lowering: &mut Self, part: Part, name: &str| {
+        let sums = |lowering: &mut Self, part: Part, name: &str| {
             let masks = [Mask { part, ..mask.clone() }];
             let gather = Gather {
                 name: "clipped",

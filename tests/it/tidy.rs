@@ -29,11 +29,11 @@ const EDGES: &[(&str, &str)] = &[
     ("datasets", ""),
     (
         "driver",
-        "diag types ir kernel quant rectify bits ops targets syntax elaborate passes lower plan_check codegen models",
+        "diag types ir kernel quant rectify bits ops targets syntax elaborate passes lower plan plan_check codegen models",
     ),
     (
         "cli",
-        "diag types ir kernel quant rectify bits ops targets syntax elaborate passes codegen models datasets driver",
+        "diag types ir kernel quant rectify bits ops targets syntax elaborate passes plan codegen models datasets driver",
     ),
     ("main", "cli"),
 ];

@@ -1,0 +1,202 @@
+//! The pipeline on one page: from a training module to what the runtime runs.
+
+use std::time::{Duration, Instant};
+
+use fqt_runtime::program::{Artifact, DType, Slot};
+use fqt_runtime::step::Call;
+
+use crate::diag::Diagnostic;
+use crate::ir::{Module, Stage};
+use crate::kernel::interp::encode;
+use crate::kernel::{self, Kind, Program, verify};
+use crate::lower::{Initial, Mode, lower};
+use crate::plan::{Plan, UNIT, plan};
+use crate::{passes, plan_check};
+
+/// A module lowered, verified and placed; still the same for every target.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// The module after the last pass.
+    pub module: Module,
+    /// Training, evaluation, evaluation with batch statistics. All have the same kernels.
+    pub programs: [Program; 3],
+    /// Where their buffers lie.
+    pub plan: Plan,
+    /// What the runtime runs.
+    pub artifact: Artifact,
+    /// How long each part took.
+    pub timings: Vec<(&'static str, Duration)>,
+}
+
+/// Brings a module from any stage to something that can run.
+pub fn compile(module: Module) -> Result<Compiled, Diagnostic> {
+    let mut clock = Clock { last: Instant::now(), timings: vec![] };
+    let module = passes::run(module, Stage::Bits, |_, _| ())?;
+    clock.tick("passes");
+    let lowered = lower(&module, Mode::Train)?;
+    let (parameters, initial) = (lowered.parameters, lowered.initial);
+    let mut programs =
+        [lowered.program, lower(&module, Mode::Eval)?.program, lower(&module, Mode::EvalBatch)?.program];
+    share_kernels(&mut programs);
+    clock.tick("lower");
+    for program in &programs {
+        verify::program(program).map_err(|violation| internal("I0501", violation.to_string()))?;
+    }
+    clock.tick("verify");
+    let all = programs.each_ref();
+    let plan = plan(&all).map_err(|why| {
+        Diagnostic::new("E0502", why).help("use a smaller batch, image or network")
+    })?;
+    plan_check::check(&all, &plan).map_err(|why| internal("I0502", why))?;
+    clock.tick("plan");
+    let artifact = artifact(&module, &programs, &plan, &parameters, &initial);
+    Ok(Compiled { module, programs, plan, artifact, timings: clock.timings })
+}
+
+struct Clock {
+    last: Instant,
+    timings: Vec<(&'static str, Duration)>,
+}
+
+impl Clock {
+    fn tick(&mut self, name: &'static str) {
+        let now = Instant::now();
+        self.timings.push((name, now - self.last));
+        self.last = now;
+    }
+}
+
+fn internal(code: &'static str, why: String) -> Diagnostic {
+    Diagnostic::new(code, why).help("this is a bug of the compiler; please report it with the model")
+}
+
+/// Gives all programs the union of their kernels, so that one compiled set serves them.
+fn share_kernels(programs: &mut [Program; 3]) {
+    let mut all: Vec<kernel::Kernel> = vec![];
+    let mut numbers = std::collections::HashMap::new();
+    for program in programs.iter_mut() {
+        let new: Vec<usize> = program
+            .kernels
+            .iter()
+            .map(|k| {
+                let key = kernel::Kernel { name: String::new(), ..k.clone() };
+                *numbers.entry(key).or_insert_with(|| {
+                    all.push(k.clone());
+                    all.len() - 1
+                })
+            })
+            .collect();
+        for call in &mut program.calls {
+            call.kernel = new[call.kernel];
+        }
+    }
+    for program in programs {
+        program.kernels.clone_from(&all);
+    }
+}
+
+/// What the runtime needs to know, from programs and plan.
+fn artifact(
+    module: &Module,
+    programs: &[Program; 3],
+    plan: &Plan,
+    parameters: &[String],
+    initial: &Initial,
+) -> Artifact {
+    let train = &programs[0];
+    let offset = |name: &str| {
+        let at = train.buffers.iter().position(|b| b.name == name);
+        at.map(|i| plan.offsets[0][i] as u64 * UNIT).expect("lowering declares what the runtime exchanges")
+    };
+    let slot = |name: &str, dtype: DType, extents: Vec<u32>| Slot {
+        name: name.to_owned(),
+        dtype,
+        extents,
+        offset: offset(name),
+    };
+    let state: Vec<Slot> = train
+        .buffers
+        .iter()
+        .filter(|b| b.kind == Kind::State)
+        .map(|b| slot(&b.name, runtime_dtype(b.dtype), b.extents.clone()))
+        .collect();
+    let image = &module.ty(module.image).shape;
+    let [batch, height, width, channels] = [0, 1, 2, 3].map(|i| image[i] as u32);
+    let mut args = vec![];
+    let mut calls = |number: usize| -> Vec<Call> {
+        let program = &programs[number];
+        let one = |call: &kernel::Call| {
+            let first = args.len() as u32;
+            args.extend(call.args.iter().map(|a| plan.offsets[number][a.0 as usize]));
+            Call { kernel: call.kernel as u32, args: first, items: program.kernels[call.kernel].items }
+        };
+        program.calls.iter().map(one).collect()
+    };
+    let (train_calls, eval, eval_batch) = (calls(0), calls(1), calls(2));
+    Artifact {
+        model_hash: model_hash(programs),
+        arena_bytes: plan.bytes,
+        prepare: vec![],
+        train: train_calls,
+        eval,
+        eval_batch,
+        args,
+        initial: initial_bytes(programs, plan, initial),
+        parameters: state.iter().filter(|s| parameters.contains(&s.name)).cloned().collect(),
+        state,
+        images: slot("images", DType::U8, vec![batch, channels, height, width]),
+        labels: slot("labels", DType::I32, vec![batch]),
+        mean: slot("input.mean", DType::U8, vec![channels]),
+        seed: slot("seed", DType::I64, vec![1]),
+        step: slot("step", DType::I64, vec![1]),
+        steps: slot("steps", DType::I64, vec![1]),
+        loss: slot("loss", DType::I64, vec![batch]),
+        predictions: slot("predictions", DType::I32, vec![batch]),
+        metrics: vec![],
+        batch,
+        classes: module.classes,
+        channels,
+        height,
+        width,
+    }
+}
+
+fn runtime_dtype(dtype: kernel::DType) -> DType {
+    match dtype {
+        kernel::DType::I8 => DType::I8,
+        kernel::DType::U8 => DType::U8,
+        kernel::DType::I16 => DType::I16,
+        kernel::DType::I32 => DType::I32,
+        kernel::DType::I64 => DType::I64,
+        kernel::DType::Dyadic => DType::Dyadic,
+    }
+}
+
+/// Names the arithmetic: the text of the training program says all of it.
+fn model_hash(programs: &[Program; 3]) -> String {
+    fqt_runtime::checkpoint::hex(programs[0].to_string().as_bytes())
+}
+
+/// Initial contents of state, and tables.
+fn initial_bytes(programs: &[Program; 3], plan: &Plan, initial: &Initial) -> Vec<(u64, Vec<u8>)> {
+    let mut out = std::collections::BTreeMap::new();
+    for (program, offsets) in programs.iter().zip(&plan.offsets) {
+        for (buffer, &offset) in program.buffers.iter().zip(offsets) {
+            let values = match &buffer.kind {
+                Kind::Const(values) => values,
+                Kind::State | Kind::Persistent => match initial.get(&buffer.name) {
+                    Some(values) => values,
+                    None => continue,
+                },
+                _ => continue,
+            };
+            let size = buffer.dtype.bytes();
+            let mut bytes = vec![0; values.len() * size];
+            for (chunk, &v) in bytes.chunks_exact_mut(size).zip(values) {
+                encode(buffer.dtype, v, chunk);
+            }
+            out.insert(offset as u64 * UNIT, bytes);
+        }
+    }
+    out.into_iter().collect()
+}
