@@ -256,6 +256,11 @@ impl Panel {
         let [image, row, pixel] = source.strides;
         let (groups, cp) = (self.conv.out_groups() as i64, input.cp() as i64);
         let (tap, row_out) = (groups * 64, input.w as i64 * cp);
+        if stride > 1 {
+            // Parities without taps stay zero; the others are written over.
+            let (zero, out) = (kx.splat_const(DType::I32, 0), self.out_start(kx));
+            kx.for_(self.elements() as u32 / 16, |kx, v| kx.store(out.clone().plus(v, 16), zero));
+        }
         let mut init = init.iter();
         for py in Parity::all(stride, padding, kernel.0) {
             for px in Parity::all(stride, padding, kernel.1) {
@@ -265,10 +270,7 @@ impl Panel {
                     continue;
                 }
                 let out = self.out_start(kx).offset(py.start as i64 * row_out + px.start as i64 * cp);
-                let (Some(correction), true) = (correction, py.taps > 0 && px.taps > 0) else {
-                    zero_points(kx, out, (ny, s * row_out), (nx, s * cp), input.blocks());
-                    continue;
-                };
+                let (Some(correction), true) = (correction, py.taps > 0 && px.taps > 0) else { continue };
                 let a = kx.read(source.buffer);
                 let a = n0.address(a.at(source.offset + py.first * row + px.first * pixel), image);
                 // A panel starts at a multiple of the stride, or is the whole image.
@@ -340,15 +342,6 @@ fn result_range(cx: &Cx, a: BufferId, b: BufferId, steps: u32, init: &[BufferId]
 /// How many of `0..extent` are `start + stride·j`.
 fn count(extent: u32, start: u32, stride: u32) -> u32 {
     extent.saturating_sub(start).div_ceil(stride)
-}
-
-fn zero_points(kx: &mut Kx, out: crate::kernel::Address, y: (u32, i64), x: (u32, i64), blocks: u32) {
-    let zero = kx.splat_const(DType::I32, 0);
-    kx.for_(y.0, |kx, i| {
-        kx.for_(x.0, |kx, j| {
-            kx.for_(blocks, |kx, b| kx.store(out.clone().plus(i, y.1).plus(j, x.1).plus(b, 16), zero));
-        });
-    });
 }
 
 /// Appends a contraction with its dimensions merged and trivial ones dropped.
@@ -431,6 +424,11 @@ pub(super) fn grad_weight(
         let size = per_item as i64 * taps as i64 * cop as i64;
         kx.fill(sum.at(0).plus(item, size), size as u32, 0);
         let chunk_of = |kx: &mut Kx, first: i64, images: u32| {
+            if s > 1 {
+                // Column parities write every s-th tap, and a kernel narrower than the stride leaves some out.
+                let zero = kx.splat_const(DType::I32, 0);
+                kx.for_(size as u32 / 16, |kx, v| kx.store(out.at(0).plus(item, size).plus(v, 16), zero));
+            }
             for parity in 0..s {
                 // Columns of this parity of the padded input meet the taps kx with (kx + shift) mod s = parity.
                 let shift = planes.padding - conv.padding;

@@ -7,7 +7,7 @@ use super::affine::{Affine, Fixed, Levels, Source};
 use super::codes::Planes;
 use super::cx::{At, Coord, Cx, Kx, Shape};
 use super::gather::narrow_wide;
-use super::layout::{Bordered, copy_blocked, row_loader};
+use super::layout::{Bordered, copy_blocked};
 use crate::kernel::{BufferId, DType, Range, Value};
 
 /// How a code is rounded.
@@ -29,6 +29,8 @@ pub(super) enum Output<'a> {
         zero: i32,
         nhwc: Bordered,
         planes: Vec<&'a Planes>,
+        /// One row of codes an item, `[items][w][16]`: planes are copied from it.
+        row: Option<BufferId>,
         /// Largest code before clipping, `[items][channels]` I16.
         largest: Option<BufferId>,
     },
@@ -133,7 +135,7 @@ impl Encoding<'_> {
 
     fn store(&self, kx: &mut Kx, u: Value, shift: Value, key: Option<Value>, at: &At, shape: Shape) {
         match &self.output {
-            Output::Activation { levels, zero, nhwc, largest, .. } => {
+            Output::Activation { levels, zero, nhwc, row, largest, .. } => {
                 let code = kx.shift_right(u, shift);
                 let code = kx.narrow(DType::I16, code);
                 if let Some(largest) = largest {
@@ -155,6 +157,9 @@ impl Encoding<'_> {
                 let code = kx.clamp(code, levels.lo, levels.hi);
                 let code = kx.narrow(DType::U8, code);
                 store_at(kx, nhwc.source, at, code);
+                if let Some(row) = row {
+                    store_in_row(kx, *row, at, shape, code);
+                }
             }
             Output::Gradient { bits, rounding, nhwc, blocked, largest, sums } => {
                 let v = fraction(kx, u, shift, *bits);
@@ -219,23 +224,21 @@ impl Encoding<'_> {
     /// Copies of the row that was just written.
     fn copies(&self, kx: &mut Kx, at: &At, shape: Shape) {
         match &self.output {
-            Output::Activation { zero, nhwc, planes, .. } => {
+            Output::Activation { zero, planes, row: Some(row), .. } => {
                 for planes in planes {
-                    let p = kx.update(nhwc.source.buffer);
                     let start = planes_start(kx, planes, &at.n, &at.block);
                     let zero = kx.splat_const(DType::U8, *zero);
-                    let load = row_loader(nhwc.source, p, at);
+                    let load = row_loader(kx, *row, shape);
                     planes.copy_row(kx, &start, &at.y, shape.w, zero, &load);
                 }
             }
             Output::Gradient { blocked: Some(blocked), .. } if !blocked.dense => {
-                let (row, out) = (kx.update(blocked.row), kx.write(blocked.buffer));
+                let out = kx.write(blocked.buffer);
                 let quads = shape.w.div_ceil(4) as i64 * shape.cp() as i64 * 4;
                 let to = at.y.address(at.n.address(out.at(0), blocked.image), quads);
                 let to = at.block.address(to, 64);
                 let zero = kx.splat_const(DType::I8, 0);
-                let from = row.at(0).plus(kx.item(), shape.w as i64 * 16);
-                let load = move |kx: &mut Kx, x: Coord| kx.load(x.address(from.clone(), 16));
+                let load = row_loader(kx, blocked.row, shape);
                 copy_blocked(kx, &to, shape, zero, &load);
             }
             _ => {}
@@ -245,15 +248,27 @@ impl Encoding<'_> {
 
 impl Blocked {
     fn store(&self, kx: &mut Kx, at: &At, shape: Shape, code: Value) {
-        let address = if self.dense {
-            let p = kx.write(self.buffer);
-            at.block.address(at.n.address(p.at(0), self.image), 16)
-        } else {
-            let p = kx.update(self.row);
-            at.x.address(p.at(0).plus(kx.item(), shape.w as i64 * 16), 16)
-        };
+        if !self.dense {
+            return store_in_row(kx, self.row, at, shape, code);
+        }
+        let p = kx.write(self.buffer);
+        let address = at.block.address(at.n.address(p.at(0), self.image), 16);
         kx.store(address, code);
     }
+}
+
+/// Puts the codes of a pixel into the item's row.
+fn store_in_row(kx: &mut Kx, row: BufferId, at: &At, shape: Shape, code: Value) {
+    let p = kx.update(row);
+    let address = at.x.address(p.at(0).plus(kx.item(), shape.w as i64 * 16), 16);
+    kx.store(address, code);
+}
+
+/// Loads codes of the item's row by column.
+fn row_loader(kx: &mut Kx, row: BufferId, shape: Shape) -> impl Fn(&mut Kx, Coord) -> Value + use<> {
+    let p = kx.update(row);
+    let from = p.at(0).plus(kx.item(), shape.w as i64 * 16);
+    move |kx, x| kx.load(x.address(from.clone(), 16))
 }
 
 fn planes_start(kx: &mut Kx, planes: &Planes, n: &Coord, block: &Coord) -> crate::kernel::Address {

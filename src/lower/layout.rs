@@ -6,8 +6,8 @@
 use super::affine::Source;
 use super::codes::{Codes, GradientCodes, Planes};
 use super::contract::Conv;
-use super::cx::{At, Coord, Cx, Kx, Shape};
-use crate::kernel::{Address, BufferId, DType, Index, Param, Range, Value};
+use super::cx::{Coord, Cx, Kx, Shape};
+use crate::kernel::{Address, BufferId, DType, Index, Range, Value};
 
 /// 16 vectors of 16 bytes, transposed.
 pub(super) fn transpose16(kx: &mut Kx, rows: Vec<Value>) -> Vec<Value> {
@@ -280,13 +280,4 @@ pub(super) fn block_batch(cx: &mut Cx, path: &str, conv: Conv, gradient: &Gradie
         copy_blocked(kx, &row, shape, zero, &load);
     });
     out
-}
-
-/// The place of a row in a tensor, as a loader of bytes by column.
-pub(super) fn row_loader<'a>(source: Source, p: Param, at: &'a At) -> impl Fn(&mut Kx, Coord) -> Value + 'a {
-    move |kx, x| {
-        let place = At { x, ..at.clone() };
-        let address = source.of(p, &place);
-        kx.load(address)
-    }
 }
