@@ -44,9 +44,8 @@ pub fn compile(module: Module) -> Result<Compiled, Diagnostic> {
     }
     clock.tick("verify");
     let all = programs.each_ref();
-    let plan = plan(&all).map_err(|why| {
-        Diagnostic::new("E0502", why).help("use a smaller batch, image or network")
-    })?;
+    let plan = plan(&all)
+        .map_err(|why| Diagnostic::new("E0502", why).help("use a smaller batch, image or network"))?;
     plan_check::check(&all, &plan).map_err(|why| internal("I0502", why))?;
     clock.tick("plan");
     let artifact = artifact(&module, &programs, &plan, &parameters, &initial);

@@ -130,8 +130,20 @@ pub(crate) fn artifact() -> Artifact {
     let scale = slot("fc.scale", DType::I64, &[2]);
     let packed = slot("fc.packed", DType::I32, &[3, 16]);
     let unused = slot("fc.clip", DType::Dyadic, &[5]);
-    let all =
-        [&images, &labels, &mean, &seed, &step, &steps, &loss, &predictions, &weights, &counter, &scale, &packed];
+    let all = [
+        &images,
+        &labels,
+        &mean,
+        &seed,
+        &step,
+        &steps,
+        &loss,
+        &predictions,
+        &weights,
+        &counter,
+        &scale,
+        &packed,
+    ];
     let args = all.map(|slot| (slot.offset / OFFSET_UNIT as u64) as u32).to_vec();
     let call = |kernel, items| Call { kernel, args: 0, items };
     Artifact {

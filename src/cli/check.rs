@@ -4,6 +4,9 @@ use super::failure::Failure;
 use super::options::{Machine, Model};
 use super::terminal::{say, table};
 use super::{compile, source::Source};
+use crate::codegen::audit::{Count, audit};
+use crate::codegen::emit_clif::Emitted;
+use crate::codegen::jit;
 use crate::ir::Module;
 use crate::ir::print::type_text;
 
@@ -14,15 +17,34 @@ pub(super) struct Args {
     model: Model,
     #[command(flatten)]
     machine: Machine,
+    /// Emit the code and decode every byte of it; any floating-point instruction is a failure
+    #[arg(long)]
+    audit: bool,
 }
 
 /// Runs the command.
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     let source = Source::read(&args.model.path)?;
     let elaborated = compile::front(&source, &args.model)?;
+    let compiled = compile::compiled(&source, &args.model)?;
+    if args.audit {
+        let target = args.machine.target()?;
+        if !target.triple.starts_with("x86_64") {
+            return Err(Failure::usage(format!(
+                "only x86-64 code can be audited, and `{}` is none",
+                target.name
+            )));
+        }
+        // All programs have the same kernels.
+        let emitted = jit::listing(&compiled.programs[0], target).map_err(Failure::failed)?;
+        return audited(&emitted);
+    }
     say(&layers(&elaborated.module))?;
-    let ready = compile::ready(&source, &args.model, &args.machine)?;
-    say(&format!("arena of {} bytes", ready.artifact.arena_bytes))
+    let (kernels, calls) = (compiled.programs[0].kernels.len(), compiled.programs[0].calls.len());
+    say(&format!(
+        "{kernels} kernels, {calls} calls a step, an arena of {} bytes; nothing can overflow",
+        compiled.plan.bytes
+    ))
 }
 
 /// Layers with what they give, and the sum of the parameters.
@@ -34,12 +56,33 @@ fn layers(module: &Module) -> String {
         let own = module.params.iter().filter(|param| node.operands.contains(&param.value));
         let count: u64 = own.filter_map(|param| param.ty.elements()).sum();
         all += count;
-        rows.push(vec![
-            node.path.clone(),
-            node.op.clone(),
-            gives,
-            if count == 0 { String::new() } else { count.to_string() },
-        ]);
+        let count = if count == 0 { String::new() } else { count.to_string() };
+        rows.push(vec![node.path.clone(), node.op.clone(), gives, count]);
     }
     format!("{}\n{}: {} layers, {all} parameters", table(&rows), module.name, rows.len() - 1)
+}
+
+/// Says what all functions together are made of.
+fn audited(emitted: &[Emitted]) -> Result<(), Failure> {
+    let mut sum = Count::default();
+    for function in emitted {
+        let count = audit(function)
+            .map_err(|why| Failure::failed(format!("cannot account for every byte: {why}")))?;
+        for mnemonic in &count.float {
+            super::terminal::note(&format!("{}: {mnemonic}", function.name));
+        }
+        sum.add(count);
+    }
+    let bytes: usize = emitted.iter().map(|function| function.bytes.len()).sum();
+    super::terminal::note(&format!(
+        "{} functions, {bytes} bytes, {} of them constants",
+        emitted.len(),
+        sum.constant_bytes
+    ));
+    say(&format!("{} instructions, {} float", sum.instructions, sum.float.len()))?;
+    if sum.float.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::failed("the step computes with floating-point numbers"))
+    }
 }

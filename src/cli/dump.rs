@@ -1,19 +1,31 @@
 //! `fqtc dump`: the model as text, at any stage of the compilation.
 
+use std::fmt::Write;
+
+use super::compile::{self, Which};
 use super::failure::Failure;
-use super::options::Model;
+use super::options::{Machine, Model};
+use super::source::Source;
 use super::terminal::say;
-use super::{compile, source::Source};
+use crate::codegen::emit_clif::Emitted;
+use crate::codegen::jit;
+use crate::driver::Compiled;
 use crate::ir;
+use crate::plan::UNIT;
 
 /// Print a model at a stage of the compilation.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     model: Model,
+    #[command(flatten)]
+    machine: Machine,
     /// How far to compile
     #[arg(long, value_enum)]
     stage: Stage,
+    /// The program to print, from stage kernel on
+    #[arg(long, value_enum, default_value_t = Which::Train)]
+    program: Which,
 }
 
 /// Stages in the order of the compilation.
@@ -31,28 +43,74 @@ enum Stage {
     Fused,
     /// With bit-widths chosen
     Bits,
-}
-
-impl Stage {
-    /// The stage of the training IR, if it is one.
-    fn of_ir(self) -> Option<ir::Stage> {
-        match self {
-            Stage::Ast => None,
-            Stage::Forward => Some(ir::Stage::Forward),
-            Stage::Training => Some(ir::Stage::Training),
-            Stage::Quantized => Some(ir::Stage::Quantized),
-            Stage::Fused => Some(ir::Stage::Fused),
-            Stage::Bits => Some(ir::Stage::Bits),
-        }
-    }
+    /// The kernel program: integers only
+    Kernel,
+    /// Its calls, with the places of their buffers in memory
+    Planned,
+    /// The code generator's intermediate form of each kernel
+    Clif,
+    /// Machine code of each kernel
+    Asm,
 }
 
 /// Runs the command.
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     let source = Source::read(&args.model.path)?;
-    let text = match args.stage.of_ir() {
-        None => compile::front(&source, &args.model)?.model.to_string(),
-        Some(stage) => ir::print::print(&compile::module(&source, &args.model, stage)?),
+    let module = |stage| compile::module(&source, &args.model, stage).map(|module| ir::print::print(&module));
+    let compiled = || compile::compiled(&source, &args.model);
+    let number = args.program as usize;
+    let text = match args.stage {
+        Stage::Ast => compile::front(&source, &args.model)?.model.to_string(),
+        Stage::Forward => module(ir::Stage::Forward)?,
+        Stage::Training => module(ir::Stage::Training)?,
+        Stage::Quantized => module(ir::Stage::Quantized)?,
+        Stage::Fused => module(ir::Stage::Fused)?,
+        Stage::Bits => module(ir::Stage::Bits)?,
+        Stage::Kernel => compiled()?.programs[number].to_string(),
+        Stage::Planned => planned(&compiled()?, number),
+        Stage::Clif | Stage::Asm => code(&compiled()?, number, &args)?,
     };
     say(text.trim_end())
+}
+
+/// Calls in order, each argument with its buffer and the place of that in the arena.
+fn planned(compiled: &Compiled, number: usize) -> String {
+    let (program, offsets) = (&compiled.programs[number], &compiled.plan.offsets[number]);
+    let mut text =
+        format!("arena {} bytes, {} of them lasting\n", compiled.plan.bytes, compiled.plan.lasting);
+    for (i, call) in program.calls.iter().enumerate() {
+        let kernel = &program.kernels[call.kernel];
+        let place = |id: &crate::kernel::BufferId| {
+            let i = id.0 as usize;
+            format!("{} at {}", program.buffers[i].name, u64::from(offsets[i]) * UNIT)
+        };
+        let args: Vec<String> = call.args.iter().map(place).collect();
+        let line = format!(
+            "{i}: {} kernel {} items {} ({})",
+            kernel.name,
+            call.kernel,
+            kernel.items,
+            args.join(", ")
+        );
+        text += &line;
+        text.push('\n');
+    }
+    text
+}
+
+/// The functions of a program, as the code generator's text or as instructions.
+fn code(compiled: &Compiled, number: usize, args: &Args) -> Result<String, Failure> {
+    let emitted =
+        jit::listing(&compiled.programs[number], args.machine.target()?).map_err(Failure::failed)?;
+    let text = |function: &Emitted| {
+        let listing = function.listing.as_ref();
+        let part = listing.map(|l| if args.stage == Stage::Clif { l.clif.as_str() } else { l.asm.as_str() });
+        format!("{}:\n{}\n", function.name, part.unwrap_or_default())
+    };
+    let mut all = String::new();
+    for function in &emitted {
+        // Writing to a string cannot fail.
+        let _ = writeln!(all, "{}", text(function));
+    }
+    Ok(all)
 }

@@ -61,8 +61,9 @@ impl Trained {
         let ready = compile::ready(&source, &self.model, &self.machine)?;
         let mut session = Session::new(ready.artifact, ready.kernels, self.machine.threads())?;
         let state = checkpoint::load(&path, &mut session)?;
-        let steps = session.steps_done();
-        note(&format!("{}: after {} epochs, {steps} steps", path.display(), state.progress.epoch));
+        let (epochs, steps) = (state.progress.epoch, session.steps_done());
+        let plural = if epochs == 1 { "" } else { "s" };
+        note(&format!("{}: after {epochs} epoch{plural}, {steps} steps", path.display()));
         Ok(session)
     }
 }

@@ -19,6 +19,8 @@ pub(super) enum Failure {
     Usage(String, Option<String>),
     /// The model has errors, rendered (exit code 2).
     Diagnostics(String),
+    /// The compiler has an error, rendered (exit code 1): never looks like the user's.
+    Internal(String),
     /// The work failed (exit code 1): what is wrong, and what to do.
     Failed(String, Option<String>),
     /// The user stopped it (exit code 130); what was saved is said already.
@@ -60,6 +62,10 @@ impl Failure {
             Failure::Diagnostics(text) => {
                 terminal::note(text.trim_end());
                 return ExitCode::from(2);
+            }
+            Failure::Internal(text) => {
+                terminal::note(text.trim_end());
+                return ExitCode::FAILURE;
             }
             Failure::Interrupted => return ExitCode::from(130),
             Failure::OutputClosed => return ExitCode::SUCCESS,

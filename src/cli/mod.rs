@@ -16,6 +16,7 @@ mod failure;
 mod images;
 mod list;
 mod options;
+mod plan;
 mod predict;
 mod run_folder;
 mod source;
@@ -51,6 +52,8 @@ enum Command {
     Check(check::Args),
     /// Print a model at a stage of the compilation
     Dump(dump::Args),
+    /// Show where every buffer of a step lies in memory
+    Plan(plan::Args),
     /// List what is built in: layers, quantizers, recipes, models, ...
     List(list::Args),
     /// Explain an error code or a built-in name
@@ -67,6 +70,7 @@ impl Command {
             Command::Predict(args) => predict::run(args),
             Command::Check(args) => check::run(args),
             Command::Dump(args) => dump::run(args),
+            Command::Plan(args) => plan::run(args),
             Command::List(args) => list::run(args),
             Command::Explain(args) => explain::run(args),
             Command::Data(args) => data::run(args),

@@ -12,6 +12,9 @@ const RUNS: &str = "runs";
 /// The merged model in a run folder.
 pub(super) const MODEL: &str = "model.fqt";
 
+/// Every file of a run folder.
+const FILES: [&str; 5] = [LAST, BEST, MODEL, "metrics.jsonl", "metrics.csv"];
+
 /// What to do about a run folder that is there already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Existing {
@@ -53,7 +56,7 @@ pub(super) fn prepare(folder: &Path, existing: &Existing, merged: &str) -> Resul
     fs::create_dir_all(folder)
         .map_err(|e| Failure::file(folder, &e).help("choose a folder in which you may write"))?;
     if *existing == Existing::Force {
-        for name in [LAST, BEST, MODEL, "metrics.jsonl", "metrics.csv"] {
+        for name in FILES {
             let path = folder.join(name);
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Failure::file(&path, &e)),
@@ -62,6 +65,20 @@ pub(super) fn prepare(folder: &Path, existing: &Existing, merged: &str) -> Resul
         }
     }
     Ok(fqt_runtime::durable::write(&folder.join(MODEL), merged.as_bytes())?)
+}
+
+/// Takes a run folder away in which no step was recorded and nothing is saved: a run that failed before it began.
+pub(super) fn discard_unused(folder: &Path) {
+    let recorded = folder.join("metrics.jsonl").metadata().is_ok_and(|meta| meta.len() > 0);
+    if recorded || [LAST, BEST].iter().any(|name| folder.join(name).exists()) {
+        return;
+    }
+    for name in FILES {
+        // What cannot be removed stays; the failure that led here is what the user is told.
+        let _ = fs::remove_file(folder.join(name));
+    }
+    let _ = fs::remove_dir(folder);
+    let _ = fs::remove_dir(RUNS);
 }
 
 /// The best checkpoint of a run folder, else the last one.

@@ -53,5 +53,7 @@ fn diagnostics(found: &[Diagnostic], name: &str, text: &str) -> Failure {
         (true, true) => Style::Unicode,
         (false, _) => Style::Plain,
     };
-    Failure::Diagnostics(render_all(found, name, text, style))
+    let text = render_all(found, name, text, style);
+    let internal = found.iter().any(|diagnostic| diagnostic.code.starts_with('I'));
+    if internal { Failure::Internal(text) } else { Failure::Diagnostics(text) }
 }

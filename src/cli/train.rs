@@ -82,6 +82,9 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     display.start();
     let outcome = train::train(&mut session, &data, &options, &mut display);
     display.finish();
+    if outcome.is_err() {
+        run_folder::discard_unused(&folder);
+    }
     conclude(&mut session, &data, &interrupt, outcome?)
 }
 

@@ -5,7 +5,7 @@ use fqtc::kernel::{self, BufferId, Kind};
 use fqtc::lower::{Mode, lower};
 use fqtc::passes;
 
-use crate::modules;
+use crate::support::modules;
 
 fn models() -> Vec<Module> {
     vec![

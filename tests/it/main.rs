@@ -7,7 +7,6 @@ mod ir;
 mod kernel;
 mod language;
 mod lower;
-mod modules;
 mod oracle;
 mod passes;
 mod quantizers;

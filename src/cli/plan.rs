@@ -1,0 +1,100 @@
+//! `fqtc plan`: where every buffer of a training step lies in memory, and when it is needed.
+
+use super::failure::Failure;
+use super::options::Model;
+use super::terminal::{say, table};
+use super::{compile, source::Source};
+use crate::driver::Compiled;
+use crate::kernel::{Kind, Program};
+use crate::plan::{UNIT, lifetimes};
+
+/// Show the memory plan of a model.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    model: Model,
+    /// The program whose buffers are shown; all programs share one arena
+    #[arg(long, value_enum, default_value_t = compile::Which::Train)]
+    program: compile::Which,
+    /// Show the sums only
+    #[arg(long)]
+    summary: bool,
+}
+
+/// Runs the command.
+pub(super) fn run(args: Args) -> Result<(), Failure> {
+    let source = Source::read(&args.model.path)?;
+    let compiled = compile::compiled(&source, &args.model)?;
+    if !args.summary {
+        say(&buffers(&compiled, args.program as usize))?;
+    }
+    say(&summary(&compiled, args.program as usize))
+}
+
+/// One line a buffer, by offset.
+fn buffers(compiled: &Compiled, number: usize) -> String {
+    let program = &compiled.programs[number];
+    let lives = lifetimes(program);
+    let mut order: Vec<usize> = (0..program.buffers.len()).collect();
+    order.sort_by_key(|&i| (compiled.plan.offsets[number][i], i));
+    let mut rows = vec![["offset", "bytes", "calls", "type", "buffer"].map(String::from).to_vec()];
+    for i in order {
+        let buffer = &program.buffers[i];
+        let calls = match (lasts(&buffer.kind), lives[i]) {
+            (true, _) => "all".into(),
+            (false, Some((first, last))) => format!("{first} to {last}"),
+            (false, None) => continue,
+        };
+        let extents: Vec<String> = buffer.extents.iter().map(u32::to_string).collect();
+        rows.push(vec![
+            (u64::from(compiled.plan.offsets[number][i]) * UNIT).to_string(),
+            buffer.bytes().to_string(),
+            calls,
+            format!("{}[{}]", format!("{:?}", buffer.dtype).to_lowercase(), extents.join(", ")),
+            buffer.name.clone(),
+        ]);
+    }
+    table(&rows)
+}
+
+/// Whether a buffer is there in every call.
+fn lasts(kind: &Kind) -> bool {
+    *kind != Kind::Temp
+}
+
+/// Sums by kind, the arena, and what it would be if nothing shared memory.
+fn summary(compiled: &Compiled, number: usize) -> String {
+    let program = &compiled.programs[number];
+    let plan = &compiled.plan;
+    let sum = |pick: &dyn Fn(&Kind) -> bool| -> u64 {
+        program.buffers.iter().filter(|b| pick(&b.kind)).map(|b| b.bytes()).sum()
+    };
+    let line =
+        |what: &str, bytes: u64| vec![what.to_string(), format!("{bytes:>12} bytes"), mebibytes(bytes)];
+    let rows = [
+        line("state (what a checkpoint holds)", sum(&|kind| *kind == Kind::State)),
+        line("derived from state", sum(&|kind| *kind == Kind::Persistent)),
+        line("images, labels and results", sum(&|kind| matches!(kind, Kind::Input | Kind::Output))),
+        line("tables", sum(&|kind| matches!(kind, Kind::Const(_)))),
+        line("buffers of a step, each by itself", sum(&|kind| *kind == Kind::Temp)),
+        line("buffers of a step, sharing memory", plan.bytes - plan.lasting),
+        line("buffers of a step, most needed at once", most_at_once(program)),
+        line("arena", plan.bytes),
+    ];
+    format!("{}\n{} kernels, {} calls", table(&rows), program.kernels.len(), program.calls.len())
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:8.2} MiB", bytes as f64 / (1 << 20) as f64)
+}
+
+/// Bytes of the buffers of a step that are needed during one call, at most: no plan can do with less.
+fn most_at_once(program: &Program) -> u64 {
+    let lives = lifetimes(program);
+    let needed = |call: usize| -> u64 {
+        let alive = |i: &usize| lives[*i].is_some_and(|(first, last)| first <= call && call <= last);
+        let temporary = (0..lives.len()).filter(|&i| !lasts(&program.buffers[i].kind)).filter(alive);
+        temporary.map(|i| program.buffers[i].bytes()).sum()
+    };
+    (0..program.calls.len()).map(needed).max().unwrap_or(0)
+}

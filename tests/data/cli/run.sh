@@ -1,0 +1,53 @@
+# Runs: their folders, checkpoints and data.
+cat > tiny.fqt <<'END'
+model tiny {
+  input image: 28x28x1
+  classes 10
+  use recipe plain
+  image |> flatten |> linear(16) |> relu |> linear(10)
+  train { epochs 1 batch 32 }
+}
+END
+fqtc train tiny.fqt --quiet --max-steps 5 --threads 1
+fqtc train tiny.fqt --quiet
+fqtc train tiny.fqt --quiet --resume --threads 2
+fqtc train tiny.fqt --quiet --name straight --threads 3
+fqtc eval runs/tiny
+fqtc eval runs/tiny --batch-statistics
+fqtc eval tiny.fqt
+fqtc eval .
+fqtc predict runs/tiny --count 3
+fqtc predict runs/tiny --from 2000
+fqtc predict runs/tiny nowhere.png
+fqtc predict runs/tiny tiny.fqt
+fqtc train tiny.fqt --quiet --name other --resume
+
+# Checkpoints that are none, cut off, changed, or of another model.
+fqtc eval tiny.fqt --checkpoint nowhere.safetensors
+fqtc eval tiny.fqt --checkpoint runs
+: > empty && fqtc eval tiny.fqt --checkpoint empty
+fqtc eval tiny.fqt --checkpoint tiny.fqt
+head -c 5000 runs/tiny/last.safetensors > short && fqtc eval tiny.fqt --checkpoint short
+(cat runs/tiny/last.safetensors; echo more) > long && fqtc eval tiny.fqt --checkpoint long
+size=$(wc -c < runs/tiny/last.safetensors)
+(head -c $((size - 9)) runs/tiny/last.safetensors; printf '123456789') > changed && fqtc eval tiny.fqt --checkpoint changed
+fqtc eval tiny.fqt --gbits 4 --checkpoint runs/tiny/last.safetensors
+fqtc train tiny.fqt --quiet --resume=changed
+
+# Data that does not fit, and labels that are not classes.
+fqtc train tiny.fqt --quiet --name nodata --data nowhere
+fqtc train tiny.fqt --quiet --name nodata --batch 20000
+sed 's/classes 10/classes 3/; s/linear(10)/linear(3)/' tiny.fqt > three.fqt
+fqtc train three.fqt --quiet
+rm -f empty short long changed
+
+# Places that cannot be written: runs is a file; no room for a checkpoint; a full disk for the metrics.
+mkdir other && cd other && : > runs
+fqtc train ../tiny.fqt --quiet
+rm runs
+# The limit would hold for the file that records this output too, so a pipe is between.
+(trap '' XFSZ; ulimit -f 8; fqtc train ../tiny.fqt --quiet --max-steps 3) 2>&1 | cat
+rm -r runs
+fqtc train ../tiny.fqt --quiet --max-steps 0
+rm runs/tiny/metrics.csv && ln -s /dev/full runs/tiny/metrics.csv
+fqtc train ../tiny.fqt --quiet --resume
