@@ -9,12 +9,13 @@ use fqt_runtime::step::Kernels;
 use super::failure::Failure;
 use super::options::{Machine, Model};
 use super::source::Source;
-use crate::diag::Diagnostic;
-use crate::elaborate::{Elaborated, Overrides, elaborate};
 use crate::codegen::jit::JitStep;
-use crate::ir::Training;
+use crate::diag::Diagnostic;
+use crate::driver::{self, Compiled};
+use crate::elaborate::{Elaborated, Overrides, elaborate};
+use crate::ir::{Module, Stage, Training};
 use crate::types::int;
-use crate::{driver, syntax};
+use crate::{passes, syntax};
 
 /// A compiled model, ready to make a session of.
 pub(super) struct Ready {
@@ -32,6 +33,17 @@ pub(super) struct Ready {
     pub(super) augmentation: Augmentation,
     /// How long each part of the compilation took.
     pub(super) timings: Vec<(&'static str, Duration)>,
+}
+
+/// The programs of a model, by their place in [`Compiled::programs`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Which {
+    /// A training step
+    Train,
+    /// Evaluation with running statistics
+    Eval,
+    /// Evaluation with the statistics of the batch
+    EvalBatch,
 }
 
 /// What the command line says over a model.
@@ -57,20 +69,29 @@ pub(super) fn front(source: &Source, model: &Model) -> Result<Elaborated, Failur
     elaborate(&file, &overrides).map_err(|errors| source.diagnostics(&errors))
 }
 
+/// The module of a model at a stage.
+pub(super) fn module(source: &Source, model: &Model, stage: Stage) -> Result<Module, Failure> {
+    let module = front(source, model)?.module;
+    passes::run(module, stage, |_, _| ()).map_err(|error| source.diagnostics(&[error]))
+}
+
+/// A model as kernel programs with their memory plan, the same for every target.
+pub(super) fn compiled(source: &Source, model: &Model) -> Result<Compiled, Failure> {
+    driver::compile(front(source, model)?.module).map_err(|error| source.diagnostics(&[error]))
+}
+
 /// Compiles a model for this processor.
 pub(super) fn ready(source: &Source, model: &Model, machine: &Machine) -> Result<Ready, Failure> {
+    let target = machine.target()?;
     let begin = Instant::now();
     let elaborated = front(source, model)?;
-    let target = machine.target()?;
     let mut timings = vec![("front end", begin.elapsed())];
     let training = elaborated.module.training.clone();
-    let compiled =
-        driver::compile(elaborated.module).map_err(|error| source.diagnostics(&[error]))?;
+    let compiled = driver::compile(elaborated.module).map_err(|error| source.diagnostics(&[error]))?;
     timings.extend(&compiled.timings);
-    let emit = Instant::now();
+    let begin = Instant::now();
     let kernels = JitStep::new(&compiled.programs[0], target).map_err(Failure::failed)?;
-    timings.push(("emit", emit.elapsed()));
-    timings.push(("total", begin.elapsed()));
+    timings.push(("emit", begin.elapsed()));
     Ok(Ready {
         artifact: compiled.artifact,
         kernels: Box::new(kernels),
