@@ -618,9 +618,8 @@ impl Lowering<'_> {
                 (stride, Planes::new(&mut self.cx, name, shape, shape.cp(), stride, padding))
             })
             .collect();
-        let row = (!planes.is_empty()).then(|| {
-            self.cx.temp(format!("{path}.row"), DType::U8, &[shape.items(), shape.w, 16], range)
-        });
+        let row = (!planes.is_empty())
+            .then(|| self.cx.temp(format!("{path}.row"), DType::U8, &[shape.items(), shape.w, 16], range));
         let planes_list = planes.values().collect();
         let output = Output::Activation { levels, zero, nhwc, planes: planes_list, row, largest };
         encode(&mut self.cx, "quantize", affine, &[Encoding { fixed, output }]);
