@@ -64,7 +64,6 @@ impl Codes {
 /// Gradient codes of a convolution's accumulators.
 #[derive(Clone, Debug)]
 pub(super) struct GradientCodes {
-    pub(super) shape: Shape,
     /// Largest code.
     pub(super) levels: i32,
     /// U8 codes above `2^(bits−1)`, NHWC with a border of that zero code: for the data gradient.

@@ -75,18 +75,6 @@ impl Cx {
         self.lasting(name, dtype, extents, range, Kind::State, initial)
     }
 
-    /// A buffer that survives steps and is no part of checkpoints.
-    pub(super) fn persistent(
-        &mut self,
-        name: String,
-        dtype: DType,
-        extents: &[u32],
-        range: Range,
-    ) -> BufferId {
-        let n = extents.iter().map(|&n| n as usize).product();
-        self.lasting(name, dtype, extents, range, Kind::Persistent, || vec![0; n])
-    }
-
     fn lasting(
         &mut self,
         name: String,

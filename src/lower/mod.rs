@@ -21,6 +21,7 @@ mod layout;
 mod loss;
 mod nodes;
 mod nodes_grad;
+mod nodes_quant;
 mod norm;
 mod pool;
 mod weights;

@@ -11,8 +11,6 @@ use crate::kernel::{BufferId, DType, Index, Range, Value};
 
 /// Fraction bits of masters.
 pub(super) const MASTER_BITS: i64 = 28;
-/// Fraction bits of momentum.
-pub(super) const MOMENTUM_BITS: i64 = 24;
 /// Masters and momentum saturate symmetrically.
 pub(super) const STATE: Range = Range::new(-(i32::MAX as i64), i32::MAX as i64);
 /// A channel whose weights are all below 2^-20 is scaled as if its largest were that.
@@ -28,7 +26,6 @@ pub(super) struct Master {
 /// Quantized weights of one layer.
 #[derive(Clone, Debug)]
 pub(super) struct Weights {
-    pub(super) conv: Conv,
     pub(super) levels: i32,
     /// `[out block][tap][in/4][16 out][4 in]`, i8.
     pub(super) forward: BufferId,
@@ -69,7 +66,7 @@ pub(super) fn quantize(
     reduce(cx, &conv, codes, norms);
     let forward = pack_forward(cx, path, &conv, codes, code_range);
     let transposed = transposed.then(|| pack_transposed(cx, path, &conv, codes, code_range));
-    Weights { conv, levels, forward, transposed, scale, norms }
+    Weights { levels, forward, transposed, scale, norms }
 }
 
 /// Largest master per channel, then inverse, shift and scale.
