@@ -305,7 +305,7 @@ mod tests {
     fn any_reader_of_safetensors_sees_integers() {
         let bytes = bytes();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
-        assert_eq!(tensors.len(), 5);
+        assert_eq!(tensors.len(), 6);
         let clip = tensors.tensor("fc.clip").unwrap();
         assert_eq!((clip.dtype(), clip.shape()), (Dtype::I32, &[5, 2][..]));
         assert_eq!(tensors.tensor("fc.weight").unwrap().dtype(), Dtype::I32);
@@ -344,7 +344,7 @@ mod tests {
         assert!(error(&bytes, &artifact).message.contains("no tensor `fc2.weight`"));
         let mut artifact = toy::artifact();
         artifact.state.pop();
-        assert!(error(&bytes, &artifact).message.contains("5 tensors, but the model has 4"));
+        assert!(error(&bytes, &artifact).message.contains("6 tensors, but the model has 5"));
     }
 
     #[test]

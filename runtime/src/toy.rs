@@ -136,13 +136,13 @@ pub(crate) fn artifact() -> Artifact {
         &mean,
         &seed,
         &step,
-        &steps,
         &loss,
         &predictions,
         &weights,
         &counter,
         &scale,
         &packed,
+        &steps,
     ];
     let args = all.map(|slot| (slot.offset / OFFSET_UNIT as u64) as u32).to_vec();
     let call = |kernel, items| Call { kernel, args: 0, items };

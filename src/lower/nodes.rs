@@ -404,7 +404,12 @@ impl Lowering<'_> {
         let value = node.results[0];
         let Some(Tensor::Affine(affine)) = self.values.get(&value).cloned() else { return Ok(()) };
         let readers = self.readers.get(&value).into_iter().flatten();
-        let inside = |i: &usize| node.group.is_some() && self.module.nodes[*i].group == node.group;
+        // A mask is computed from what the grid was computed from, not from this value.
+        let inside = |i: &usize| {
+            let reader = &self.module.nodes[*i];
+            let masks = matches!(reader.op.as_str(), "relu_grad" | "quantize_grad");
+            masks || (node.group.is_some() && reader.group == node.group)
+        };
         // With running statistics there are no sums to bound the result with; nothing is stored then.
         if self.mode == Mode::Eval || readers.clone().all(inside) {
             return Ok(());

@@ -258,7 +258,7 @@ fn big_inputs_end_quickly_with_a_diagnostic() {
         ("(".repeat(million), "E0103"),
         ("{".repeat(million), "E0103"),
         (format!("model m {{ {} }}", "if 1 == 1 { 1 } else ".repeat(40_000)), "E0101"),
-        (model(&format!("x = {} 1", "if 1 == 2 { 1 } else if 1 == 2 { 1 } else ".repeat(1))), "E0101"),
+        (model(&format!("x = {} 1", "if 1 == 2 { 1 } else if 1 == 2 { 1 } else ")), "E0101"),
         (
             model(&format!("x = if 1 == 2 {{ 1 }} {} else {{ 2 }}", "else if 1 == 2 { 1 } ".repeat(20_000))),
             "E0103",
