@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn results_and_times_as_people_read_them() {
-        let tally = Tally { samples: 2000, correct: 1707, loss: (0.4385 * 65536.0 * 2000.0) as i64 };
+        let tally = Tally { samples: 2000, correct: 1707, loss: (0.4383 * 65536.0 * 2000.0) as i64 };
         assert_eq!(result(&tally), "accuracy 85.35 %  loss 0.438");
         assert_eq!(result(&Tally::default()), "accuracy 0.00 %  loss 0.000");
         assert_eq!(clock(Duration::from_secs(65)), "1:05");
