@@ -10,6 +10,7 @@ mod lower;
 mod oracle;
 mod passes;
 mod quantizers;
+mod reproducible;
 mod support;
 mod tidy;
 mod ui;

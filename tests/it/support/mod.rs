@@ -4,4 +4,5 @@ pub(crate) mod models;
 pub(crate) mod modules;
 pub(crate) mod random_kernels;
 pub(crate) mod random_modules;
+pub(crate) mod runs;
 pub(crate) mod snapshots;

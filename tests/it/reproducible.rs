@@ -1,0 +1,143 @@
+//! One run, one result: interpreter and code, every target, any thread count, straight or resumed.
+
+use std::sync::atomic::AtomicBool;
+
+use fqt_runtime::arena::Arena;
+use fqt_runtime::augment::Augmentation;
+use fqt_runtime::data::Dataset;
+use fqt_runtime::program::{Artifact, Slot};
+use fqt_runtime::session::{Mode, Session};
+use fqt_runtime::train::{LAST, Options, train};
+use fqtc::driver::Compiled;
+use fqtc::kernel::interp;
+
+use crate::support::runs;
+
+const SEED: u64 = 11;
+
+fn bytes<'a>(arena: &'a [u8], slot: &Slot) -> &'a [u8] {
+    &arena[slot.offset as usize..][..slot.bytes() as usize]
+}
+
+/// One training step by the interpreter on an arena that was planned.
+fn interpret(compiled: &Compiled, arena: &mut [u8]) {
+    let Artifact { train, args, .. } = &compiled.artifact;
+    for call in train {
+        let kernel = &compiled.programs[0].kernels[call.kernel as usize];
+        let args = &args[call.args as usize..][..kernel.params.len()];
+        interp::run_kernel(kernel, arena, args, 0, call.items).unwrap_or_else(|trap| panic!("{trap}"));
+    }
+}
+
+/// What a step leaves behind: all that later steps and the user can see.
+fn outcome(artifact: &Artifact) -> impl Iterator<Item = &Slot> {
+    artifact.state.iter().chain([&artifact.loss, &artifact.predictions])
+}
+
+fn assert_equal(artifact: &Artifact, got: &[u8], expected: &[u8], what: &str) {
+    for slot in outcome(artifact) {
+        let (got, expected) = (bytes(got, slot), bytes(expected, slot));
+        if let Some(at) = (0..got.len()).find(|&i| got[i] != expected[i]) {
+            panic!("{what}: byte {at} of `{}` is {}, not {}", slot.name, got[at], expected[at]);
+        }
+    }
+}
+
+/// Trains `steps` steps in lockstep everywhere: by the interpreter, on every target, on one, two and three threads.
+fn check_steps(file: &str, words: &str, steps: u64) {
+    let compiled = runs::compiled(file, words);
+    let artifact = &compiled.artifact;
+    let batch = artifact.batch as usize;
+    let data = runs::images(&compiled, batch * steps as usize);
+    let targets = runs::targets_here();
+    let best = targets.len() - 1;
+    let mut on: Vec<(usize, usize)> = (0..targets.len()).map(|target| (target, 1 + target % 2)).collect();
+    on.extend([(best, 1), (best, 3)]);
+    let mut sessions: Vec<(String, Session)> = on
+        .into_iter()
+        .map(|(target, threads)| {
+            let what = format!("{file} on {}, {threads} threads", targets[target].name);
+            let mut session = runs::session(&compiled, targets[target], threads);
+            session.start(SEED, &data.mean_pixel(), steps);
+            (what, session)
+        })
+        .collect();
+    let mut reference: Vec<u8> = sessions[0].1.arena().bytes().to_vec();
+    let start = reference.clone();
+    for step in 0..steps {
+        let samples: Vec<u32> = (0..batch).map(|i| (step as usize * batch + i) as u32).collect();
+        for (_, session) in &mut sessions {
+            session.load(&data.train, &samples, None);
+        }
+        for input in [&artifact.images, &artifact.labels] {
+            let loaded = bytes(sessions[0].1.arena().bytes(), input);
+            reference[input.offset as usize..][..loaded.len()].copy_from_slice(loaded);
+        }
+        interpret(&compiled, &mut reference);
+        for (what, session) in &mut sessions {
+            session.run(Mode::Train);
+            let what = format!("{what}, step {step}");
+            assert_equal(artifact, session.arena().bytes(), &reference, &what);
+        }
+    }
+    for slot in &artifact.parameters {
+        let moved = bytes(&reference, slot) != bytes(&start, slot);
+        assert!(moved, "{file}: `{}` did not learn in {steps} steps", slot.name);
+    }
+}
+
+#[test]
+fn every_executor_trains_a_residual_network_to_the_same_bits() {
+    check_steps("resnet8.fqt", "--batch 8 --gbits 4", 3);
+}
+
+#[test]
+fn every_executor_trains_a_network_without_batch_norm_to_the_same_bits() {
+    check_steps("lenet5.fqt", "--batch 8 --gbits 4", 3);
+}
+
+fn run(session: &mut Session, data: &Dataset, options: Options) -> bool {
+    train(session, data, &options, &mut ()).unwrap().finished
+}
+
+fn state<'a>(artifact: &Artifact, arena: &'a Arena) -> Vec<&'a [u8]> {
+    artifact.state.iter().map(|slot| arena.slot_bytes(slot)).collect()
+}
+
+#[test]
+fn a_run_resumed_elsewhere_ends_like_the_straight_one() {
+    let compiled = runs::compiled("resnet8.fqt", "--batch 8 --gbits 4");
+    let artifact = &compiled.artifact;
+    let data = runs::images(&compiled, 44);
+    let targets = runs::targets_here();
+    let folder = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    let straight = Options {
+        epochs: 2,
+        seed: SEED,
+        augmentation: Augmentation { pad_crop: 4, flip: true },
+        max_steps: None,
+        folder: None,
+        resume: None,
+        stop: &stop,
+    };
+    let mut expected = runs::session(&compiled, targets[0], 1);
+    assert!(run(&mut expected, &data, straight));
+    assert_eq!(expected.steps_done(), 10, "five whole batches an epoch");
+
+    // Stopped in the middle of each epoch, each time continued on another target and other threads.
+    let checkpoint = folder.path().join(LAST);
+    let part = Options { folder: Some(folder.path()), ..straight };
+    let legs = [(Some(3), None), (Some(8), Some(&*checkpoint)), (None, Some(&*checkpoint))];
+    let mut last = None;
+    for (leg, (max_steps, resume)) in legs.into_iter().enumerate() {
+        let target = targets[(targets.len() - 1).saturating_sub(leg)];
+        let mut session = runs::session(&compiled, target, 3 - leg);
+        let finished = run(&mut session, &data, Options { max_steps, resume, ..part });
+        assert_eq!(finished, max_steps.is_none());
+        last = Some(session);
+    }
+    let last = last.unwrap();
+    assert_eq!(last.weights_hash(), expected.weights_hash());
+    assert!(state(artifact, last.arena()) == state(artifact, expected.arena()), "state besides weights");
+}
