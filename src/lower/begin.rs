@@ -121,9 +121,10 @@ pub(super) fn first_call(program: &mut Program) {
 
 /// The learning rate at `t` of the run (0 to 1), by the schedule.
 ///
-/// `constant`; `step` divides by `1/factor` at each of `milestones` (percent of the run); `cosine` falls to zero along
-/// half a cosine (Loshchilov & Hutter 2017); `one_cycle` rises to the peak at `rise` of the run and falls along half a
-/// cosine (Smith 2018). `warmup` epochs rise linearly from zero before, at most a third of the run.
+/// `constant`; `step` multiplies by `factor` after half and after three quarters of the run; `cosine` falls to zero
+/// along half a cosine (Loshchilov & Hutter 2017); `one_cycle` rises from a twenty-fifth to the peak at `rise` of the run
+/// and falls to zero, each along half a cosine (Smith 2018). `warmup` epochs rise linearly from zero before, at most a
+/// third of the run.
 pub(crate) fn learning_rate(training: &Training, t: f64) -> f64 {
     let base = real(&training.optimizer.1, "lr");
     let (name, args) = &training.schedule;
@@ -148,12 +149,118 @@ pub(crate) fn learning_rate(training: &Training, t: f64) -> f64 {
         }
         "step" => {
             let factor = args.get("factor").map_or(0.1, |_| real(args, "factor"));
-            let passed = match args.get("milestones") {
-                Some(crate::ir::Attr::Ints(m)) => m.iter().filter(|&&m| t * 100.0 >= m as f64).count(),
-                _ => [0.5, 0.75].iter().filter(|&&m| t >= m).count(),
-            };
+            let passed = [0.5, 0.75].iter().filter(|&&milestone| t >= milestone).count();
             base * factor.powi(passed as i32)
         }
         _ => base,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::ir::{Attr, Attrs};
+    use crate::kernel::interp::{Memory, run};
+    use crate::kernel::verify;
+
+    fn training(schedule: &str, args: &[(&str, f64)]) -> Training {
+        let attrs = |args: &[(&str, f64)]| -> Attrs {
+            args.iter().map(|&(name, v)| (name.to_owned(), Attr::Real(v))).collect()
+        };
+        Training {
+            epochs: 20,
+            batch: 1,
+            seed: 0,
+            optimizer: ("sgd".into(), attrs(&[("lr", 0.1)])),
+            schedule: (schedule.into(), attrs(args)),
+            augment: vec![],
+        }
+    }
+
+    fn schedules() -> Vec<Training> {
+        vec![
+            training("constant", &[("warmup", 0.0)]),
+            training("constant", &[("warmup", 4.0)]),
+            training("step", &[("factor", 0.2), ("warmup", 0.0)]),
+            training("cosine", &[("warmup", 5.0)]),
+            training("cosine", &[("warmup", 100.0)]),
+            training("one_cycle", &[("rise", 0.4)]),
+        ]
+    }
+
+    fn close(found: f64, wanted: f64) {
+        assert!((found - wanted).abs() < 1e-9, "{found} instead of {wanted}");
+    }
+
+    #[test]
+    fn schedules_have_their_published_shapes() {
+        let [constant, warm, step, cosine, late, cycle] = schedules().try_into().unwrap();
+        for t in [0.0, 0.3, 1.0] {
+            close(learning_rate(&constant, t), 0.1);
+        }
+        for (t, rate) in [(0.0, 0.0), (0.1, 0.05), (0.2, 0.1), (0.9, 0.1)] {
+            close(learning_rate(&warm, t), rate);
+        }
+        for (t, rate) in [(0.0, 0.1), (0.499, 0.1), (0.5, 0.02), (0.749, 0.02), (0.75, 0.004), (1.0, 0.004)] {
+            close(learning_rate(&step, t), rate);
+        }
+        // Five of twenty epochs of warm-up: a quarter of the run, and the cosine over the rest.
+        for (t, rate) in [(0.0, 0.0), (0.125, 0.05), (0.25, 0.1), (0.625, 0.05), (1.0, 0.0)] {
+            close(learning_rate(&cosine, t), rate);
+        }
+        for (t, rate) in [(1.0 / 6.0, 0.05), (1.0 / 3.0, 0.1), (2.0 / 3.0, 0.05)] {
+            close(learning_rate(&late, t), rate);
+        }
+        for (t, rate) in [(0.0, 0.004), (0.2, 0.052), (0.4, 0.1), (0.7, 0.05), (1.0, 0.0)] {
+            close(learning_rate(&cycle, t), rate);
+        }
+    }
+
+    /// The rates that the kernel computes in a run of `steps`, at each of `at`.
+    fn computed(training: &Training, steps: i64, at: &[i64]) -> Vec<f64> {
+        let mut cx = Cx::new();
+        let clock = clock(&mut cx);
+        let output = rate(&mut cx);
+        begin(&mut cx, clock, &Keys::default(), output, training);
+        let (program, _) = cx.finish();
+        verify::program(&program).unwrap();
+        let mut memory = Memory::new(&program);
+        memory.write(&program, clock.steps, &[steps]);
+        let one = |&step: &i64| {
+            memory.write(&program, clock.step, &[step]);
+            run(&program, &mut memory).unwrap();
+            memory.read(&program, output)[0] as f64 / (1 << 24) as f64
+        };
+        at.iter().map(one).collect()
+    }
+
+    #[test]
+    fn the_kernel_interpolates_the_schedule() {
+        for training in schedules() {
+            for steps in [1, 7, 1000, 3_000_000] {
+                let at: Vec<i64> = (0..steps).step_by((steps / 50).max(1) as usize).collect();
+                for (step, rate) in at.iter().zip(computed(&training, steps, &at)) {
+                    // Between two knots of the table the rate lies between theirs, also where the schedule has a kink or jumps.
+                    let near =
+                        (-8..=8).map(|i| *step as f64 / steps as f64 + i as f64 / (8 * INTERVALS) as f64);
+                    let near: Vec<f64> = near.map(|t| learning_rate(&training, t.clamp(0.0, 1.0))).collect();
+                    let lo = near.iter().copied().fold(f64::MAX, f64::min) - 1e-5;
+                    let hi = near.iter().copied().fold(f64::MIN, f64::max) + 1e-5;
+                    let name = &training.schedule.0;
+                    assert!(lo <= rate && rate <= hi, "{name} {step}/{steps}: {rate}, not {lo} to {hi}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn steps_after_the_end_keep_the_last_rate() {
+        for training in schedules() {
+            let rates = computed(&training, 100, &[100, 101, 5000, STEPS]);
+            assert!(rates.iter().all(|&rate| rate == rates[0]), "{rates:?}");
+            assert!((rates[0] - learning_rate(&training, 1.0)).abs() < 1e-6);
+        }
     }
 }

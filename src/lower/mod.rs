@@ -1,8 +1,8 @@
 //! Lowering: from the training IR to a kernel program.
 //!
 //! A walk over the nodes in order. Values that are cheap to compute are not stored: batch norm, its gradient, biases and
-//! residual adds stay affine combinations ([`affine`]) until a quantizer gives them a grid ([`grid`], [`encode`]) or an
-//! edge between groups stores them; a contraction stays pending until a pass reads its panel ([`gather`]). Grouping in
+//! residual adds stay affine combinations (`affine`) until a quantizer gives them a grid (`grid`, `encode`) or an
+//! edge between groups stores them; a contraction stays pending until a pass reads its panel (`gather`). Grouping in
 //! the training IR decides what is stored between groups, and therefore what is rounded; which kernels do the work
 //! follows from what is pending and never changes a result.
 //!
@@ -30,7 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use cx::Initial;
 
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, Span};
 use crate::ir::{Module, Node, Value};
 use crate::kernel::Program;
 use crate::types::{int, real, shape};
@@ -66,13 +66,19 @@ pub fn lower(module: &Module, mode: Mode) -> Result<Lowered, Diagnostic> {
     for index in 0..module.nodes.len() {
         if lowering.live.contains(&index) {
             let node = &module.nodes[index];
-            lowering.node(node).map_err(|error| match node.span {
+            lowering.node(node).map_err(|error| match place(module, node) {
                 Some(span) if error.labels.is_empty() => error.at(span, "in this layer"),
                 _ => error,
             })?;
         }
     }
     Ok(lowering.finish())
+}
+
+/// Where a node comes from; the loss, which nobody wrote, from the layer that it reads.
+fn place(module: &Module, node: &Node) -> Option<Span> {
+    let read = || module.producer(*node.operands.first()?).and_then(|i| module.nodes[i].span);
+    node.span.or_else(read)
 }
 
 struct Lowering<'m> {

@@ -184,7 +184,7 @@ impl Lowering<'_> {
         if conv.whole && conv.taps() > 1 && input.padding > 0 {
             return Err(unsupported("a tensor is read by a linear layer and by a padded convolution"));
         }
-        let Tensor::Scheme(param, scheme) = self.get(node.operands[1])?.clone() else {
+        let Some(Tensor::Scheme(param, scheme)) = self.values.get(&node.operands[1]).cloned() else {
             return Err(unsupported("weights are not quantized").help("quantize weights in the recipe"));
         };
         let master = self.master(param, Some(&conv))?;

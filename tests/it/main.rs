@@ -9,6 +9,7 @@ mod language;
 mod lower;
 mod oracle;
 mod passes;
+mod plan;
 mod quantizers;
 mod reproducible;
 mod support;

@@ -1,8 +1,10 @@
 //! The table of diagnostic codes, one file per area: code, title, and the explanation that `fqtc explain` prints.
 //!
-//! A code never changes its meaning. Each has a case under `tests/data/ui` that raises it.
+//! A code never changes its meaning. Each `E` has a case under `tests/data/ui` that raises it; an `I` is a bug of the
+//! compiler, which no model should be able to raise.
 
 mod files;
+mod internal;
 mod names;
 mod quantization;
 mod shapes;
@@ -22,9 +24,16 @@ pub struct Code {
 
 /// Every code, by area and in order.
 pub fn all() -> impl Iterator<Item = &'static Code> {
-    [syntax::CODES, names::CODES, shapes::CODES, quantization::CODES, targets::CODES, files::CODES]
-        .into_iter()
-        .flatten()
+    let areas = [
+        syntax::CODES,
+        names::CODES,
+        shapes::CODES,
+        quantization::CODES,
+        targets::CODES,
+        files::CODES,
+        internal::CODES,
+    ];
+    areas.into_iter().flatten()
 }
 
 /// The row of a code; letter case does not matter.
@@ -41,7 +50,11 @@ mod tests {
         let rows: Vec<&Code> = all().collect();
         assert!(rows.windows(2).all(|w| w[0].code < w[1].code));
         for row in rows {
-            assert!(row.code.len() == 5 && row.code.starts_with("E0"), "{}", row.code);
+            assert!(
+                row.code.len() == 5 && (row.code.starts_with("E0") || row.code.starts_with("I0")),
+                "{}",
+                row.code
+            );
             assert!(row.explanation.len() > 40 && row.explanation.ends_with('.'), "{}", row.code);
             assert!(!row.title.is_empty() && !row.title.ends_with('.'), "{}", row.code);
         }

@@ -1,5 +1,22 @@
-//! E05: targets and memory.
+//! E05: targets, memory and the limits of this compiler.
 
 use super::Code;
 
-pub(super) static CODES: &[Code] = &[];
+pub(super) static CODES: &[Code] = &[
+    Code {
+        code: "E0502",
+        title: "arena too large",
+        explanation: "All buffers of a step lie in one arena, addressed in units of 64 bytes by 32 bits: 256 GiB at \
+                      most. Activations are kept for the backward pass, so that memory grows with batch, image and \
+                      depth; `fqtc plan` shows where it goes.",
+    },
+    Code {
+        code: "E0503",
+        title: "no integer form",
+        explanation: "The model means something, but this compiler has no integer kernels for it: images of more than \
+                      four channels, a loss over something other than the result of `linear`, a max pool with \
+                      overlapping windows in training, a tensor that reaches a multiplication without a quantizer \
+                      (`quantize ... with none`), or an extent of 2^28 and more. The message says which, the label \
+                      where; `fqtc list layers` shows what there is instead.",
+    },
+];
