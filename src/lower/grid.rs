@@ -1,6 +1,6 @@
 //! From real coefficients to integer ones: the scalar pass between an affine value and the map that applies it.
 //!
-//! `u = Σ a'_i·source_i + b'` and `code = u >> k` (DESIGN of the arithmetic: a' = round(coef·2^k / step) with
+//! `u = Σ a'_i·source_i + b'` and `code = u >> k` (a' = round(coef·2^k / step) with
 //! |a'| ≤ 2^14, b' from the *rounded* a', so that what is subtracted as a mean is exactly what the sources have).
 //! Everything here is one number per channel or tensor; no lane is touched.
 
