@@ -373,6 +373,9 @@ pub(super) fn update(
     });
 }
 
+/// Left shifts come in two of at most so many bits: by both, the smallest gradient saturates any momentum.
+const RAISE: i64 = 13;
+
 /// A dyadic unit as mantissa and shift to Q40.
 #[derive(Clone, Copy)]
 struct Factor {
@@ -384,7 +387,7 @@ struct Factor {
 fn factors(cx: &mut Cx, path: &str, unit: BufferId, cp: u32) -> Factor {
     let mantissa =
         cx.temp(format!("{path}.unit_mantissa"), DType::I64, &[cp], Range::new(-(1 << 24), 1 << 24));
-    let shift = cx.temp(format!("{path}.unit_shift"), DType::I64, &[cp], Range::new(-8, 62));
+    let shift = cx.temp(format!("{path}.unit_shift"), DType::I64, &[cp], Range::new(-2 * RAISE, 62));
     cx.call("gradient_units", 1, |kx| {
         let (m, s) = (kx.write(mantissa), kx.write(shift));
         kx.for_(cp, |kx, c| {
@@ -399,7 +402,7 @@ fn factors(cx: &mut Cx, path: &str, unit: BufferId, cp: u32) -> Factor {
             // value·2^40 = mantissa·2^(40 − up)
             let q = kx.int(40);
             let down = kx.sub(up, q);
-            let down = kx.clamp(down, -8, 62);
+            let down = kx.clamp(down, -2 * RAISE as i32, 62);
             kx.store(s.at(0).plus(c, 1), down);
         });
     });
@@ -419,8 +422,15 @@ impl Factor {
         let down = kx.shift_right_round(product, right);
         let negated = kx.sub(zero, s);
         let left = kx.max(negated, zero);
-        let limited = clamp(kx, down, 1 << 54);
-        kx.shift_left(limited, left)
+        let whole = kx.int(RAISE);
+        let first = kx.min(left, whole);
+        let second = kx.sub(left, first);
+        let second = kx.clamp(second, 0, RAISE as i32);
+        // A quiet channel has a large unit. Momentum saturates at 2^47 in Q40, so nothing is lost beyond 2^49.
+        [first, second].into_iter().fold(down, |v, by| {
+            let limited = clamp(kx, v, 1 << 49);
+            kx.shift_left(limited, by)
+        })
     }
 }
 

@@ -13,5 +13,6 @@ mod plan;
 mod quantizers;
 mod reproducible;
 mod support;
+mod teacher;
 mod tidy;
 mod ui;

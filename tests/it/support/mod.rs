@@ -6,3 +6,4 @@ pub(crate) mod random_kernels;
 pub(crate) mod random_modules;
 pub(crate) mod runs;
 pub(crate) mod snapshots;
+pub(crate) mod teacher;
