@@ -463,3 +463,21 @@ fn rounding_of_gradients_does_not_bias_the_gradients_of_norms() {
         }
     }
 }
+
+#[test]
+fn gradients_of_logits_are_those_of_the_softmax() {
+    for (name, step) in samples() {
+        let node = step.nodes("softmax_cross_entropy_grad").next().unwrap();
+        let operands = [step.forward(node.operands[0]), step.forward(node.operands[1])];
+        let meant = step.oracle(node, &operands.each_ref())[0].clone();
+        let codes = step.dense("logits.gradient16", &meant.shape);
+        let got = times(&codes, &step.dyadics("logits.gradient_unit"));
+        for (one, expected) in got.data.iter().zip(&meant.data) {
+            // Half a step of 16 bits, and the interpolated exponential.
+            close(&name, *one, *expected, meant.largest() * 1e-4);
+        }
+        for row in codes.data.chunks_exact(10) {
+            assert!(row.iter().sum::<f64>().abs() <= 5.0, "{name}: a sample's gradients sum to zero");
+        }
+    }
+}
