@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use fqt_runtime::program::{Artifact, DType, Slot};
+use fqt_runtime::program::{Artifact, DType, Metric, MetricKind, Slot};
 use fqt_runtime::step::Call;
 
 use crate::diag::Diagnostic;
 use crate::ir::{Module, Stage};
 use crate::kernel::interp::encode;
 use crate::kernel::{self, Kind, Program, verify};
-use crate::lower::{Initial, Mode, lower};
+use crate::lower::{self, Initial, Lowered, Mode, lower};
 use crate::plan::{Plan, UNIT, plan};
 use crate::{passes, plan_check};
 
@@ -34,21 +34,21 @@ pub fn compile(module: Module) -> Result<Compiled, Diagnostic> {
     let module = passes::run(module, Stage::Bits, |_, _| ())?;
     clock.tick("passes");
     let lowered = lower(&module, Mode::Train)?;
-    let (parameters, initial) = (lowered.parameters, lowered.initial);
+    let Lowered { program, initial, parameters, metrics } = lowered;
     let mut programs =
-        [lowered.program, lower(&module, Mode::Eval)?.program, lower(&module, Mode::EvalBatch)?.program];
-    share_kernels(&mut programs);
+        [program, lower(&module, Mode::Eval)?.program, lower(&module, Mode::EvalBatch)?.program];
     clock.tick("lower");
     for program in &programs {
         verify::program(program).map_err(|violation| internal("I0501", violation.to_string()))?;
     }
     clock.tick("verify");
+    share_kernels(&mut programs);
     let all = programs.each_ref();
     let plan = plan(&all)
         .map_err(|why| Diagnostic::new("E0502", why).help("use a smaller batch, image or network"))?;
     plan_check::check(&all, &plan).map_err(|why| internal("I0502", why))?;
     clock.tick("plan");
-    let artifact = artifact(&module, &programs, &plan, &parameters, &initial);
+    let artifact = artifact(&module, &programs, &plan, &parameters, &metrics, &initial);
     Ok(Compiled { module, programs, plan, artifact, timings: clock.timings })
 }
 
@@ -100,6 +100,7 @@ fn artifact(
     programs: &[Program; 3],
     plan: &Plan,
     parameters: &[String],
+    metrics: &[lower::Metric],
     initial: &Initial,
 ) -> Artifact {
     let train = &programs[0];
@@ -119,6 +120,12 @@ fn artifact(
         .filter(|b| b.kind == Kind::State)
         .map(|b| slot(&b.name, runtime_dtype(b.dtype), b.extents.clone()))
         .collect();
+    let counter = |m: &lower::Metric| Metric {
+        layer: m.layer.clone(),
+        kind: m.kind,
+        elements: m.elements,
+        slot: slot(&m.buffer, DType::I64, vec![if m.kind == MetricKind::ScaleRange { 2 } else { 1 }]),
+    };
     let image = &module.ty(module.image).shape;
     let [batch, height, width, channels] = [0, 1, 2, 3].map(|i| image[i] as u32);
     let mut args = vec![];
@@ -151,7 +158,7 @@ fn artifact(
         steps: slot("steps", DType::I64, vec![1]),
         loss: slot("loss", DType::I64, vec![batch]),
         predictions: slot("predictions", DType::I32, vec![batch]),
-        metrics: vec![],
+        metrics: metrics.iter().map(counter).collect(),
         batch,
         classes: module.classes,
         channels,

@@ -75,6 +75,12 @@ impl Cx {
         self.lasting(name, dtype, extents, range, Kind::State, initial)
     }
 
+    /// Integers that survive steps and are no part of checkpoints, with what they start from.
+    pub(super) fn persistent(&mut self, name: String, start: &[i64], range: Range) -> BufferId {
+        let extents = [start.len() as u32];
+        self.lasting(name, DType::I64, &extents, range, Kind::Persistent, || start.to_vec())
+    }
+
     fn lasting(
         &mut self,
         name: String,

@@ -19,6 +19,7 @@ mod grid;
 mod input;
 mod layout;
 mod loss;
+mod metrics;
 mod nodes;
 mod nodes_grad;
 mod nodes_quant;
@@ -29,6 +30,7 @@ mod weights;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use cx::Initial;
+pub use metrics::Metric;
 
 use crate::diag::{Diagnostic, Span};
 use crate::ir::{Module, Node, Value};
@@ -58,6 +60,8 @@ pub struct Lowered {
     pub initial: Initial,
     /// Names of the learned parameters' buffers, a part of the state.
     pub parameters: Vec<String>,
+    /// Counters that the program keeps.
+    pub metrics: Vec<Metric>,
 }
 
 /// Lowers a module. Errors are limits of this compiler, with the layer's place.
@@ -104,6 +108,7 @@ struct Lowering<'m> {
     /// State and limit of the shifts of data gradients.
     shifts: BTreeMap<crate::kernel::BufferId, (crate::kernel::BufferId, i32)>,
     parameters: Vec<String>,
+    metrics: Vec<Metric>,
 }
 
 impl<'m> Lowering<'m> {
@@ -134,6 +139,7 @@ impl<'m> Lowering<'m> {
             layers: BTreeMap::new(),
             shifts: BTreeMap::new(),
             parameters: vec![],
+            metrics: vec![],
         };
         lowering.image()?;
         Ok(lowering)
@@ -162,7 +168,7 @@ impl<'m> Lowering<'m> {
         if self.mode == Mode::Train {
             begin::first_call(&mut program);
         }
-        Lowered { program, initial, parameters: self.parameters }
+        Lowered { program, initial, parameters: self.parameters, metrics: self.metrics }
     }
 
     /// Which layouts the live consumers of an activation read, through views.

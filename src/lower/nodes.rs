@@ -9,6 +9,7 @@ use super::gather::{Gather, Lanes, Reduced, SumFactors};
 use super::grid::{Grid, Rule, Step, grid};
 use super::layout::Bordered;
 use super::loss::{self, Logits, Loss};
+use super::metrics;
 use super::norm::{self, Norm};
 use super::pool::{self, Window};
 use super::weights::{self, Master, Weights};
@@ -18,6 +19,7 @@ use crate::ir::{Init, Node, Scheme, Value};
 use crate::kernel::{BufferId, DType, Range};
 use crate::quant;
 use crate::types::{flag, int, real};
+use fqt_runtime::program::MetricKind;
 
 /// What the walk knows of a value.
 #[derive(Clone, Debug)]
@@ -485,11 +487,32 @@ impl Lowering<'_> {
         });
         let codes =
             self.store_codes(node.results[0], &path, &affine, &fixed, (levels, zero), step, largest)?;
+        if self.mode == Mode::Train {
+            self.observe_codes(&path, node, &codes);
+        }
         if let (Some(range), Some(largest)) = (range, largest) {
             let momentum = real_or(&scheme.params, "momentum", 1.0 / 16.0);
             self.follow_range(range, largest, step, &affine.shape, momentum);
         }
         self.set(node, Tensor::Codes(codes))
+    }
+
+    /// Counts codes at the ends of the range.
+    fn observe_codes(&mut self, path: &str, node: &Node, codes: &Codes) {
+        let ends = match zero_code(&codes.zero) {
+            0 => vec![codes.levels.hi],
+            _ => vec![codes.levels.lo, codes.levels.hi],
+        };
+        // Of fewer than 16 codes, the ends are used without anything being wrong.
+        if codes.levels.hi >= 15 {
+            let of = (codes.nhwc, DType::U8, codes.shape);
+            let what = (node.path.as_str(), MetricKind::SaturatedCodes, format!("{path}.saturated"));
+            let counted = metrics::count(&mut self.cx, what, of, &ends);
+            self.metrics.push(counted);
+        }
+        let scale =
+            metrics::scale_range(&mut self.cx, &node.path, format!("{path}.exponents"), codes.scale, 1);
+        self.metrics.push(scale);
     }
 
     /// The step of a running maximum, kept as real range in the state; six before anything is known.

@@ -1,6 +1,6 @@
 //! Quantized gradients: from a layer's gradient to codes in every layout, by the range rule of its scheme.
 
-use super::affine::{Affine, Coef, Levels};
+use super::affine::{Affine, Coef, Levels, Source};
 use super::codes::{GradientCodes, Zero};
 use super::contract::Conv;
 use super::cx::{PARTIAL_SUM, SUM, Shape};
@@ -9,6 +9,7 @@ use super::encode::{
 };
 use super::grid::{Grid, Rule, Step, grid};
 use super::layout::Bordered;
+use super::metrics;
 use super::nodes::{Done, Layer, Tensor, unsupported};
 use super::{Lowering, real_or};
 use crate::diag::Diagnostic;
@@ -16,6 +17,7 @@ use crate::ir::{Node, Scheme, Value};
 use crate::kernel::{BufferId, DType, Range};
 use crate::quant;
 use crate::types::{int, real, word};
+use fqt_runtime::program::MetricKind;
 
 impl Lowering<'_> {
     /// All quantizers of one gradient are encoded in one pass.
@@ -42,11 +44,32 @@ impl Lowering<'_> {
         }
         let encodings: Vec<Encoding> = plans.iter().map(Plan::encoding).collect();
         encode(&mut self.cx, "quantize_gradient", &affine, &encodings);
-        for (reader, plan) in readers.iter().zip(plans) {
+        for (i, (reader, plan)) in readers.iter().zip(plans).enumerate() {
             self.after_encoding(&plan, affine.shape);
+            self.observe_gradient(&format!("{}.gradient{i}", node.path), reader, &plan, affine.shape);
             self.values.insert(reader.results[0], Tensor::GradientCodes(plan.codes));
         }
         Ok(())
+    }
+
+    /// Counts zero codes and codes at the ends of the range, in the encoding of the data gradient, and scales.
+    fn observe_gradient(&mut self, path: &str, node: &Node, plan: &Plan, shape: Shape) {
+        if let Some(nhwc) = plan.codes.nhwc {
+            let (zero, levels) = (1 << (plan.bits - 1), plan.codes.levels);
+            let of = (Source { zero, ..nhwc }, DType::U8, shape);
+            let zeros = (node.path.as_str(), MetricKind::ZeroGradients, format!("{path}.zeros"));
+            let zeros = metrics::count(&mut self.cx, zeros, of, &[zero]);
+            self.metrics.push(zeros);
+            // Of fewer than 15 codes, the ends are used without anything being wrong.
+            if plan.bits > 3 {
+                let ends = (node.path.as_str(), MetricKind::SaturatedCodes, format!("{path}.saturated"));
+                let ends = metrics::count(&mut self.cx, ends, of, &[zero - levels, zero + levels]);
+                self.metrics.push(ends);
+            }
+        }
+        let name = format!("{path}.exponents");
+        let scale = metrics::scale_range(&mut self.cx, &node.path, name, plan.codes.weight_step, shape.c);
+        self.metrics.push(scale);
     }
 
     /// dL/d accumulator = dL/dy · s_x·s_w: without a batch norm, the scales of channels enter the coefficients.
