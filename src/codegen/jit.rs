@@ -6,7 +6,7 @@
 #![allow(unsafe_code, reason = "calls the code that was compiled, and frees its memory")]
 
 use super::emit_clif::{Emitted, Emitter};
-use crate::kernel::{Kernel, Program};
+use crate::kernel::{Kernel, Program, Stmt};
 use crate::targets::{Effort, Target};
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::{FuncId, default_libcall_names};
@@ -33,18 +33,62 @@ impl Code {
         self.0.as_mut().expect("only dropping takes the module away")
     }
 
-    /// Emits every kernel of a program, by number as `kernel_<n>`, and the contractions in them.
+    /// Emits the given kernels of a program, by number as `kernel_<n>`, and the contractions in them.
     fn emit(
         &mut self,
         program: &Program,
+        numbers: &[usize],
         target: &'static Target,
         listing: bool,
     ) -> Result<(Vec<FuncId>, Vec<Emitted>), String> {
         let mut emitter = Emitter::new(self.module(), target, listing)?;
-        let kernels = program.kernels.iter().enumerate();
-        let ids: Result<_, _> = kernels.map(|(i, k)| emitter.kernel(&format!("kernel_{i}"), k)).collect();
+        let one = |&i: &usize| emitter.kernel(&format!("kernel_{i}"), &program.kernels[i]);
+        let ids: Result<_, _> = numbers.iter().map(one).collect();
         Ok((ids?, emitter.finish()))
     }
+}
+
+/// A part of a step's code: numbers of its kernels, where they are, and what was emitted.
+struct Part {
+    code: Code,
+    kernels: Vec<(usize, KernelFn)>,
+    emitted: Vec<Emitted>,
+}
+
+impl Part {
+    fn new(program: &Program, numbers: &[usize], target: &'static Target) -> Result<Part, String> {
+        let mut code = Code::new(target)?;
+        let (ids, emitted) = code.emit(program, numbers, target, false)?;
+        code.module().finalize_definitions().map_err(|e| format!("placing code: {e}"))?;
+        let address = |id| code.0.as_ref().expect("not dropped").get_finalized_function(id);
+        // SAFETY: the emitter gives every kernel exactly this signature in the platform's C convention, and `code`
+        // holds the memory for as long as the pointers live.
+        let kernel = |id| unsafe { std::mem::transmute::<*const u8, KernelFn>(address(id)) };
+        let kernels = numbers.iter().copied().zip(ids.into_iter().map(kernel)).collect();
+        Ok(Part { code, kernels, emitted })
+    }
+}
+
+/// Kernels in parts of about equal size; those with contractions together, because they share them.
+fn parts(program: &Program, n: usize) -> Vec<Vec<usize>> {
+    let size = |i: &usize| program.kernels[*i].values.len() + 16;
+    let contracts = |i: &usize| {
+        let mut found = false;
+        super::emit_clif::plan::walk(&program.kernels[*i].body, &mut |s| {
+            found |= matches!(s, Stmt::Contract(_))
+        });
+        found
+    };
+    let mut order: Vec<usize> = (0..program.kernels.len()).collect();
+    order.sort_by_key(|i| !contracts(i));
+    let total: usize = order.iter().map(size).sum();
+    let mut parts = vec![vec![]; n];
+    let mut done = 0;
+    for i in order {
+        parts[(done * n / total.max(1)).min(n - 1)].push(i);
+        done += size(&i);
+    }
+    parts
 }
 
 impl Drop for Code {
@@ -58,7 +102,8 @@ impl Drop for Code {
 
 /// Every function of a program with its CLIF and disassembly, for any target; nothing of it can run.
 pub fn listing(program: &Program, target: &'static Target) -> Result<Vec<Emitted>, String> {
-    Code::new(target)?.emit(program, target, true).map(|(_, emitted)| emitted)
+    let all: Vec<usize> = (0..program.kernels.len()).collect();
+    Code::new(target)?.emit(program, &all, target, true).map(|(_, emitted)| emitted)
 }
 
 /// The kernels of a program, compiled for one target.
@@ -68,28 +113,37 @@ pub struct JitStep {
     extents: Vec<(u32, Vec<u64>)>,
     emitted: Vec<Emitted>,
     /// Owns what `kernels` points to. Locked only because a module is not made to be shared: kernels run without it.
-    _code: Mutex<Code>,
+    _code: Mutex<Vec<Code>>,
 }
 
 impl JitStep {
-    /// Compiles every kernel of a program once.
+    /// Compiles every kernel of a program once, in parts on the threads of this machine.
     ///
     /// An error says that this machine does not run the target's code, or is internal.
     pub fn new(program: &Program, target: &'static Target) -> Result<JitStep, String> {
         if !(target.runs_here)() {
             return Err(format!("this machine does not run code for {}", target.name));
         }
-        let mut code = Code::new(target)?;
-        let (ids, emitted) = code.emit(program, target, false)?;
-        code.module().finalize_definitions().map_err(|e| format!("placing code: {e}"))?;
-        let mut address = |id| code.module().get_finalized_function(id);
-        // SAFETY: the emitter gives every kernel exactly this signature in the platform's C convention, and `_code`
-        // holds the memory for as long as the pointers live.
-        let kernel = |address| unsafe { std::mem::transmute::<*const u8, KernelFn>(address) };
-        let kernels = ids.into_iter().map(&mut address).map(kernel).collect();
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(8);
+        let parts: Vec<Result<Part, String>> = std::thread::scope(|scope| {
+            let workers: Vec<_> = parts(program, threads)
+                .into_iter()
+                .map(|numbers| scope.spawn(move || Part::new(program, &numbers, target)))
+                .collect();
+            workers.into_iter().map(|w| w.join().expect("emission does not panic")).collect()
+        });
+        let (mut numbered, mut emitted, mut codes) = (vec![], vec![], vec![]);
+        for part in parts {
+            let part = part?;
+            numbered.extend(part.kernels);
+            emitted.extend(part.emitted);
+            codes.push(part.code);
+        }
+        numbered.sort_by_key(|k: &(usize, KernelFn)| k.0);
+        let kernels = numbered.into_iter().map(|k| k.1).collect();
         let sizes = |k: &Kernel| k.params.iter().map(|p| p.len * p.dtype.bytes() as u64).collect();
         let extents = program.kernels.iter().map(|k| (k.items, sizes(k))).collect();
-        Ok(JitStep { kernels, extents, emitted, _code: Mutex::new(code) })
+        Ok(JitStep { kernels, extents, emitted, _code: Mutex::new(codes) })
     }
 
     /// Runs items of one kernel, as [`crate::kernel::interp::run_kernel`] does. `args` are the offsets of its buffers

@@ -13,7 +13,7 @@ mod contract;
 mod dot;
 mod lanes;
 mod memory;
-mod plan;
+pub(super) mod plan;
 mod scalar;
 mod shape;
 mod tile;

@@ -59,7 +59,7 @@ impl Plan {
 }
 
 /// Calls `f` on every statement, outer ones first.
-pub(super) fn walk<'a>(body: &'a [Stmt], f: &mut impl FnMut(&'a Stmt)) {
+pub(in crate::codegen) fn walk<'a>(body: &'a [Stmt], f: &mut impl FnMut(&'a Stmt)) {
     for stmt in body {
         f(stmt);
         if let Stmt::For { body, .. } = stmt {
