@@ -32,7 +32,8 @@ pub(super) fn count(
     codes: &[i32],
 ) -> Metric {
     let counter = cx.persistent(name.clone(), &[0], COUNT);
-    let lanes = cx.temp(format!("{name}.lanes"), DType::I64, &[16], Range::new(-(1 << 40), 0));
+    let hits = shape.blocks() as i64 * shape.h as i64 * shape.w as i64 * codes.len() as i64;
+    let lanes = cx.temp(format!("{name}.lanes"), DType::I64, &[16], Range::new(-hits, 0));
     let padding = if codes.contains(&source.zero) { (shape.cp() - shape.c) * shape.h * shape.w } else { 0 };
     cx.call("count", 1, |kx| {
         let (sum, total) = (kx.update(lanes), kx.update(counter));
