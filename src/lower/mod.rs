@@ -16,6 +16,7 @@ mod cx;
 mod encode;
 mod gather;
 mod grid;
+mod initial;
 mod input;
 mod layout;
 mod loss;
