@@ -2,6 +2,7 @@
 //!
 //! - [`emit_clif`] writes every kernel as one function into a Cranelift module, for any target. It sees a target value
 //!   and never the host, so the same code serves memory and object files.
+//! - `emit_evex` writes contractions in vectors of 256 and 512 bits, where the target has them.
 //! - [`jit`] owns code in memory and runs it.
 //! - [`audit`] reads the emitted bytes back and proves that they hold no floating-point arithmetic.
 //!
@@ -10,4 +11,6 @@
 
 pub mod audit;
 pub mod emit_clif;
+mod emit_evex;
 pub mod jit;
+mod shape;

@@ -10,6 +10,7 @@ pub(super) static TARGET: Target = Target {
     dot: DotForm::UnsignedFirst,
     registers: 32,
     costs: Costs { dots_per_cycle: 4, latency: 3, loads_per_cycle: 3 },
+    wide: None,
     runs_here,
 };
 

@@ -7,7 +7,9 @@ mod aarch64;
 mod aarch64_i8mm;
 mod x86_64_avx2;
 mod x86_64_avx512_vnni;
+mod x86_64_avx512_vnni_zmm;
 mod x86_64_avx_vnni;
+mod x86_64_avx_vnni_ymm;
 mod x86_64_baseline;
 
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
@@ -35,6 +37,17 @@ pub struct Costs {
     pub loads_per_cycle: usize,
 }
 
+/// Vectors of more than 128 bits, for contractions.
+#[derive(Clone, Copy, Debug)]
+pub struct Wide {
+    /// Bytes of a vector: 32 or 64.
+    pub bytes: usize,
+    /// Vector registers.
+    pub registers: usize,
+    /// What the parts of a tile cost.
+    pub costs: Costs,
+}
+
 /// A machine that code is emitted for.
 #[derive(Debug)]
 pub struct Target {
@@ -52,6 +65,8 @@ pub struct Target {
     pub registers: usize,
     /// What the parts of a tile cost.
     pub costs: Costs,
+    /// Wider vectors with a dot product of bytes, if contractions are to use them.
+    pub wide: Option<Wide>,
     /// Whether the machine that runs this program can run the target's code.
     pub runs_here: fn() -> bool,
 }
@@ -71,6 +86,8 @@ pub static ALL: &[&Target] = &[
     &x86_64_avx2::TARGET,
     &x86_64_avx_vnni::TARGET,
     &x86_64_avx512_vnni::TARGET,
+    &x86_64_avx_vnni_ymm::TARGET,
+    &x86_64_avx512_vnni_zmm::TARGET,
     &aarch64::TARGET,
     &aarch64_i8mm::TARGET,
 ];

@@ -21,6 +21,7 @@ pub(super) static TARGET: Target = Target {
     dot: DotForm::Pairs,
     registers: 16,
     costs: Costs { dots_per_cycle: 1, latency: 1, loads_per_cycle: 2 },
+    wide: None,
     runs_here,
 };
 

@@ -25,11 +25,12 @@ pub(super) static TARGET: Target = Target {
     dot: DotForm::SignedFirst,
     registers: 16,
     costs: Costs { dots_per_cycle: 2, latency: 5, loads_per_cycle: 2 },
+    wide: None,
     runs_here,
 };
 
 #[cfg(target_arch = "x86_64")]
-fn runs_here() -> bool {
+pub(super) fn runs_here() -> bool {
     use std::is_x86_feature_detected as has;
     super::x86_64_avx2::runs_here()
         && has!("avx512f")
@@ -39,6 +40,6 @@ fn runs_here() -> bool {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn runs_here() -> bool {
+pub(super) fn runs_here() -> bool {
     false
 }

@@ -22,15 +22,16 @@ pub(super) static TARGET: Target = Target {
     dot: DotForm::SignedFirst,
     registers: 16,
     costs: Costs { dots_per_cycle: 2, latency: 5, loads_per_cycle: 2 },
+    wide: None,
     runs_here,
 };
 
 #[cfg(target_arch = "x86_64")]
-fn runs_here() -> bool {
+pub(super) fn runs_here() -> bool {
     super::x86_64_avx2::runs_here() && std::is_x86_feature_detected!("avxvnni")
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn runs_here() -> bool {
+pub(super) fn runs_here() -> bool {
     false
 }

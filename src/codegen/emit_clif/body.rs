@@ -3,7 +3,8 @@
 use super::accumulate::Accumulator;
 use super::memory::{Base, Linear};
 use super::plan::{Derived, Plan, is_constant};
-use super::{Emitter, call, shape};
+use super::super::shape;
+use super::{Emitter, call};
 use crate::kernel::{Amount, Contract, Expr, Index, Init, Kernel, Param, Range, Stmt, Type, Value};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{self, Endianness, InstBuilder, MemFlagsData, types};

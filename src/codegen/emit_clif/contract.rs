@@ -7,7 +7,7 @@
 use super::body::flags;
 use super::dot::dot;
 use super::lanes::{cast, constant};
-use super::shape::{Axis, Form, Shape, Signs, Start};
+use super::super::shape::{Axis, Form, Shape, Signs, Start};
 use super::tile::{Tile, choose};
 use crate::targets::Target;
 use cranelift_codegen::ir::condcodes::IntCC;

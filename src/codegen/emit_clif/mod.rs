@@ -15,9 +15,9 @@ mod lanes;
 mod memory;
 pub(super) mod plan;
 mod scalar;
-mod shape;
 mod tile;
 
+use super::{emit_evex, shape};
 use crate::kernel::{Kernel, Stmt, verify};
 use crate::targets::{Effort, Target};
 use cranelift_codegen::control::ControlPlane;
@@ -26,7 +26,7 @@ use cranelift_codegen::ir::{self, AbiParam, InstBuilder, types};
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::{Context, FinalizedRelocTarget};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use cranelift_module::{FuncId, Linkage, Module, ModuleReloc};
+use cranelift_module::{FuncId, Linkage, Module, ModuleError, ModuleReloc};
 use std::collections::BTreeMap;
 
 /// Alignment of functions: a cache line.
@@ -121,15 +121,32 @@ impl<'m> Emitter<'m> {
         if self.contracts.contains_key(&shape) {
             return Ok(());
         }
+        let name = format!("contract_{}", self.contracts.len());
+        if let Some(wide) = &self.target.wide {
+            let bytes = emit_evex::contract(&shape, wide).map_err(|why| format!("emitting {name}: {why}"))?;
+            let id = self.define_leaf(&name, &[self.pointer(); 4], bytes)?;
+            self.contracts.insert(shape, id);
+            return Ok(());
+        }
         let mut func = self.function(&[self.pointer(); 4]);
         let mut frontend = std::mem::take(&mut self.frontend);
         let builder = FunctionBuilder::new(&mut func, &mut frontend);
         contract::emit(&shape, self.target, self.module.target_config(), builder);
         self.frontend = frontend;
-        let name = format!("contract_{}", self.contracts.len());
         let id = self.define(&name, Linkage::Local, func, Effort::None)?;
         self.contracts.insert(shape, id);
         Ok(())
+    }
+
+    /// A leaf function that is bytes already.
+    fn define_leaf(&mut self, name: &str, params: &[ir::Type], bytes: Vec<u8>) -> Result<FuncId, String> {
+        let signature = self.function(params).signature.clone();
+        let failed = |e: ModuleError| format!("emitting {name}: {e}");
+        let id = self.module.declare_function(name, Linkage::Local, &signature).map_err(failed)?;
+        self.module.define_function_bytes(id, ALIGNMENT, &bytes, &[]).map_err(failed)?;
+        let listing = self.listing.then(|| emit_evex::listing(&bytes));
+        self.emitted.push(Emitted { name: name.to_string(), bytes, relocations: vec![], listing });
+        Ok(id)
     }
 
     fn pointer(&self) -> ir::Type {

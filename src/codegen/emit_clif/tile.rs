@@ -1,6 +1,6 @@
 //! Register tiles of contractions: which one is the cheapest, by the target's costs.
 
-use super::shape::{Axis, Form, Shape};
+use super::super::shape::{Axis, Form, Shape};
 use crate::targets::Target;
 
 /// A choice of tile: along which axis of the points, and how much.

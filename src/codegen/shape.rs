@@ -8,19 +8,19 @@ use crate::targets::{DotForm, Target};
 
 /// One dimension; strides in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Axis {
-    pub(super) n: usize,
+pub(in crate::codegen) struct Axis {
+    pub(in crate::codegen) n: usize,
     /// Points and k: stride in a. Vectors: stride in b.
-    pub(super) first: i64,
+    pub(in crate::codegen) first: i64,
     /// Points and vectors: stride in the output. k: stride in b.
-    pub(super) second: i64,
+    pub(in crate::codegen) second: i64,
     /// Stride in the start values; zero where they do not move, and for k.
-    pub(super) init: i64,
+    pub(in crate::codegen) init: i64,
 }
 
 /// How one group is multiplied and added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Form {
+pub(in crate::codegen) enum Form {
     /// One instruction for 16 products of bytes; operand order by the target.
     Dot(Signs),
     /// `x86_pmaddubsw`: pair sums of byte products are proven to fit 16 bits.
@@ -33,14 +33,14 @@ pub(super) enum Form {
 
 /// Which operand of a byte product has a sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Signs {
+pub(in crate::codegen) enum Signs {
     Points,
     Vectors,
 }
 
 /// What accumulators start from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Start {
+pub(in crate::codegen) enum Start {
     Zero,
     Output,
     PerVector,
@@ -48,16 +48,16 @@ pub(super) enum Start {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Shape {
-    pub(super) form: Form,
-    pub(super) start: Start,
-    pub(super) points: Vec<Axis>,
-    pub(super) vectors: Vec<Axis>,
-    pub(super) k: Vec<Axis>,
+pub(in crate::codegen) struct Shape {
+    pub(in crate::codegen) form: Form,
+    pub(in crate::codegen) start: Start,
+    pub(in crate::codegen) points: Vec<Axis>,
+    pub(in crate::codegen) vectors: Vec<Axis>,
+    pub(in crate::codegen) k: Vec<Axis>,
 }
 
 impl Shape {
-    pub(super) fn new(c: &Contract, kernel: &Kernel, target: &Target) -> Shape {
+    pub(in crate::codegen) fn new(c: &Contract, kernel: &Kernel, target: &Target) -> Shape {
         let operand = if c.dot == Dot::I16I16 { 2 } else { 1 };
         let none = vec![];
         let (start, per_point, per_vector) = match &c.init {

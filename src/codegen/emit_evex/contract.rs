@@ -1,0 +1,247 @@
+//! The contraction as a leaf function in wide vectors: a register tile inside a nest of loops.
+//!
+//! A block of 16 lanes is one vector of 512 bits or two of 256. The vectors side is cut outermost, so that its part
+//! stays in cache while all points pass; inside, a tile runs through all of k with its sums in registers.
+
+use super::super::shape::{Axis, Form, Shape, Signs, Start};
+use super::asm::{Asm, Place, Result, Vector};
+use super::tile::{Cut, Tile, choose, offsets, size};
+use crate::targets::Wide;
+use iced_x86::code_asm::{AsmRegister64, gpr64};
+use std::collections::BTreeMap;
+
+/// Arguments of a leaf, in the order of the convention.
+const OUT: AsmRegister64 = gpr64::rdi;
+const A: AsmRegister64 = gpr64::rsi;
+const B: AsmRegister64 = gpr64::rdx;
+const INIT: AsmRegister64 = gpr64::rcx;
+
+/// Dot products in the unrolled body of the innermost loop, at most.
+const UNROLLED: usize = 192;
+
+struct Leaf<'a> {
+    shape: &'a Shape,
+    wide: &'a Wide,
+    /// Axes of the vectors side in units of one register.
+    vectors: Vec<Axis>,
+    tile: Tile,
+    asm: Asm,
+}
+
+/// The bytes of the function `(out, a, b, init)`. An error is internal.
+pub(in crate::codegen) fn emit(shape: &Shape, wide: &Wide) -> Result<Vec<u8>> {
+    let mut vectors = shape.vectors.clone();
+    let units = 64 / wide.bytes;
+    if units > 1 {
+        let bytes = wide.bytes as i64;
+        let init = if shape.start == Start::PerVector { bytes } else { 0 };
+        vectors.push(Axis { n: units, first: bytes, second: bytes, init });
+    }
+    let tile = choose(shape, &vectors, wide);
+    let mut leaf = Leaf { shape, wide, vectors, tile, asm: Asm::new(wide)? };
+    leaf.all_vectors()?;
+    leaf.asm.finish()
+}
+
+/// One loop of a nest: how often, and how far out, a, b and init move.
+type Loop = (usize, [(AsmRegister64, i64); 4]);
+
+fn moves(out: i64, a: i64, b: i64, init: i64) -> [(AsmRegister64, i64); 4] {
+    [(OUT, out), (A, a), (B, b), (INIT, init)]
+}
+
+fn times(steps: [(AsmRegister64, i64); 4], n: usize) -> [(AsmRegister64, i64); 4] {
+    steps.map(|(r, by)| (r, by * n as i64))
+}
+
+impl Leaf<'_> {
+    /// Loops, outermost first; the registers end where they began.
+    fn nest(&mut self, loops: &[Loop], body: &mut dyn FnMut(&mut Self) -> Result) -> Result {
+        let Some((&(n, steps), inner)) = loops.split_first() else { return body(self) };
+        if n == 1 {
+            return self.nest(inner, body);
+        }
+        self.turn(n, steps, &mut |leaf| leaf.nest(inner, body))?;
+        self.advance(times(steps, n), -1)
+    }
+
+    /// A loop that leaves the registers behind its last turn.
+    fn turn(
+        &mut self,
+        n: usize,
+        steps: [(AsmRegister64, i64); 4],
+        body: &mut dyn FnMut(&mut Self) -> Result,
+    ) -> Result {
+        let turns = self.asm.open(n)?;
+        body(self)?;
+        self.asm.close(turns, &steps)
+    }
+
+    fn advance(&mut self, steps: [(AsmRegister64, i64); 4], sign: i64) -> Result {
+        steps.iter().try_for_each(|&(r, by)| self.asm.advance(r, sign * by))
+    }
+
+    fn all_vectors(&mut self) -> Result {
+        let cut = |i: usize| self.tile.vectors.iter().find(|c| c.axis == i).map_or(1, |c| c.n);
+        let turns = |(i, v): (usize, &Axis)| {
+            (v.n / cut(i), times(moves(v.second, 0, v.first, v.init), cut(i)))
+        };
+        let loops: Vec<Loop> = self.vectors.iter().enumerate().map(turns).collect();
+        self.nest(&loops, &mut |leaf| leaf.all_points())
+    }
+
+    /// All points, for the vectors at the pointers.
+    fn all_points(&mut self) -> Result {
+        let along = |a: &Axis| moves(a.second, a.first, 0, a.init);
+        let cut = |i: &usize| self.tile.points.iter().any(|c| c.axis == *i);
+        let axes = self.shape.points.iter().enumerate();
+        let whole: Vec<Loop> = axes.filter(|(i, _)| !cut(i)).map(|(_, a)| (a.n, along(a))).collect();
+        let cuts = self.tile.points.clone();
+        self.nest(&whole, &mut |leaf| leaf.tiles(&cuts, vec![]))
+    }
+
+    /// Tiles along the axes that are cut, `done` of them with their extents already.
+    fn tiles(&mut self, cuts: &[Cut], done: Vec<Cut>) -> Result {
+        let Some((&cut, inner)) = cuts.split_first() else { return self.one_tile(&done) };
+        let axis = self.shape.points[cut.axis];
+        let step = moves(axis.second, axis.first, 0, axis.init);
+        let with = |n| [done.clone(), vec![Cut { axis: cut.axis, n }]].concat();
+        let (full, rest) = (axis.n / cut.n, axis.n % cut.n);
+        if rest == 0 {
+            return self.nest(&[(full, times(step, cut.n))], &mut |leaf| leaf.tiles(inner, with(cut.n)));
+        }
+        self.turn(full, times(step, cut.n), &mut |leaf| leaf.tiles(inner, with(cut.n)))?;
+        self.tiles(inner, with(rest))?;
+        self.advance(times(step, full * cut.n), -1)
+    }
+
+    /// One register tile: start, all of k, store.
+    fn one_tile(&mut self, points: &[Cut]) -> Result {
+        let sums = Sums { points: size(points), vectors: size(&self.tile.vectors) };
+        self.start(points, &sums)?;
+        let (loops, steps) = self.split_k(sums.points * sums.vectors);
+        self.nest(&loops, &mut |leaf| steps.iter().try_for_each(|&at| leaf.run(points, &sums, at)))?;
+        let shape = self.shape;
+        let out = offsets(&shape.points, points, |a| a.second);
+        let lanes = offsets(&self.vectors, &self.tile.vectors, |a| a.second);
+        for (p, to) in out.iter().enumerate() {
+            for (v, lane) in lanes.iter().enumerate() {
+                self.asm.store(Place { base: OUT, at: to + lane }, sums.register(p, v))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, points: &[Cut], sums: &Sums) -> Result {
+        let shape = self.shape;
+        let out = offsets(&shape.points, points, |a| a.second);
+        let lanes = offsets(&self.vectors, &self.tile.vectors, |a| a.second);
+        let per_point = offsets(&shape.points, points, |a| a.init);
+        let per_vector = offsets(&self.vectors, &self.tile.vectors, |a| a.init);
+        for p in 0..sums.points {
+            for v in 0..sums.vectors {
+                let to = sums.register(p, v);
+                let init = |at| Place { base: INIT, at };
+                match shape.start {
+                    Start::Zero => self.asm.zero(to)?,
+                    Start::Output => self.asm.load(to, Place { base: OUT, at: out[p] + lanes[v] })?,
+                    Start::PerVector if p > 0 => self.asm.copy(to, sums.register(0, v))?,
+                    Start::PerVector => self.asm.load(to, init(per_vector[v]))?,
+                    Start::PerPoint if v > 0 => self.asm.copy(to, sums.register(p, 0))?,
+                    Start::PerPoint => self.asm.broadcast(to, init(per_point[p]))?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The loops of k, and where (in a, in b) the runs begin that are unrolled inside.
+    fn split_k(&self, sums: usize) -> (Vec<Loop>, Vec<(i64, i64)>) {
+        let mut axes = self.shape.k.clone();
+        let mut most = (UNROLLED / sums).max(4);
+        if let Some(run) = self.tile.run {
+            let axis = &mut axes[run.axis];
+            let n = run.n as i64;
+            *axis = Axis { n: axis.n / run.n, first: axis.first * n, second: axis.second * n, init: 0 };
+            most = (most / run.n).max(1);
+        }
+        axes.retain(|a| a.n > 1);
+        let mut steps = vec![(0, 0)];
+        while let Some(axis) = axes.last_mut() {
+            let room = most / steps.len();
+            let take = (1..=room.min(axis.n)).rev().find(|t| axis.n % t == 0).unwrap_or(1);
+            if take == 1 {
+                break;
+            }
+            let turns = (0..take as i64).flat_map(|i| {
+                let (a, b) = (axis.first * i, axis.second * i);
+                steps.iter().map(move |&(x, y)| (x + a, y + b)).collect::<Vec<_>>()
+            });
+            steps = turns.collect();
+            if take < axis.n {
+                let t = take as i64;
+                *axis = Axis { n: axis.n / take, first: axis.first * t, second: axis.second * t, init: 0 };
+                break;
+            }
+            axes.pop();
+        }
+        (axes.iter().map(|k| (k.n, moves(0, k.first, k.second, 0))).collect(), steps)
+    }
+
+    /// A run of k from (in a, in b): its vectors in registers, then every word of a with all that it meets.
+    fn run(&mut self, points: &[Cut], sums: &Sums, (in_a, in_b): (i64, i64)) -> Result {
+        let run = self.tile.run;
+        let in_run = offsets(&self.shape.k, run.as_slice(), |a| a.second);
+        let lanes = offsets(&self.vectors, &self.tile.vectors, |a| a.first);
+        let held = |k: usize, v: usize| sums.count() + k * lanes.len() + v;
+        for (k, step) in in_run.iter().enumerate() {
+            for (v, lane) in lanes.iter().enumerate() {
+                self.asm.load(held(k, v), Place { base: B, at: in_b + step + lane })?;
+            }
+        }
+        let mut words: BTreeMap<i64, Vec<(usize, usize)>> = BTreeMap::new();
+        let a_of_run = offsets(&self.shape.k, run.as_slice(), |a| a.first);
+        for (p, point) in offsets(&self.shape.points, points, |a| a.first).iter().enumerate() {
+            for (k, step) in a_of_run.iter().enumerate() {
+                words.entry(point + step).or_default().push((p, k));
+            }
+        }
+        let word = held(in_run.len(), 0);
+        let spare = self.wide.registers - word;
+        for (i, (at, meets)) in words.iter().enumerate() {
+            let word = word + i % spare;
+            self.asm.broadcast(word, Place { base: A, at: in_a + at })?;
+            for &(p, k) in meets {
+                for v in 0..lanes.len() {
+                    self.dot(sums.register(p, v), word, held(k, v))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn dot(&mut self, sum: Vector, point: Vector, lanes: Vector) -> Result {
+        match self.shape.form {
+            Form::Dot(Signs::Vectors) => self.asm.dot_bytes(sum, point, lanes),
+            Form::Dot(Signs::Points) => self.asm.dot_bytes(sum, lanes, point),
+            Form::Pairs16 => self.asm.dot_words(sum, point, lanes),
+            Form::Saturating(_) | Form::Widened(_) => Err("a target without dot products is not wide".into()),
+        }
+    }
+}
+
+/// Registers of the sums: the first ones.
+struct Sums {
+    points: usize,
+    vectors: usize,
+}
+
+impl Sums {
+    fn register(&self, point: usize, vector: usize) -> Vector {
+        point * self.vectors + vector
+    }
+
+    fn count(&self) -> usize {
+        self.points * self.vectors
+    }
+}

@@ -1,0 +1,27 @@
+//! Emission in vectors of 256 and 512 bits, which Cranelift does not have: leaf functions made with iced-x86.
+//!
+//! A leaf is plain bytes that enter the same module as Cranelift's code. It follows the System V convention, touches
+//! only registers that a call may change, calls nothing, and keeps its counters below the stack pointer, in the red
+//! zone. Which width and how many registers there are is data of the target ([`Wide`](crate::targets::Wide)); results are those of every other
+//! emitter, bit for bit. The emitter knows neither layers nor the host.
+
+mod asm;
+mod contract;
+mod tile;
+
+pub(super) use contract::emit as contract;
+
+use super::emit_clif::Listing;
+use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter};
+
+/// The text of a leaf. It has no CLIF.
+pub(super) fn listing(bytes: &[u8]) -> Listing {
+    let mut formatter = IntelFormatter::new();
+    let mut asm = String::new();
+    for instruction in &mut Decoder::with_ip(64, bytes, 0, DecoderOptions::NONE) {
+        asm.push_str("  ");
+        formatter.format(&instruction, &mut asm);
+        asm.push('\n');
+    }
+    Listing { clif: String::new(), asm }
+}

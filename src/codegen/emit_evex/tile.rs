@@ -1,0 +1,146 @@
+//! Register tiles of wide contractions: which one is the cheapest, by the target's costs.
+//!
+//! A tile is a rectangle of points × some vectors × a run of k steps whose vectors are all in registers. Where the
+//! points move through `a` as the run of k does (rows of a convolution), points share their broadcasts: one word of `a`
+//! serves every (point, step) that meets it. This is what keeps 16 channels, with one vector only, off the load ports.
+
+use super::super::shape::{Axis, Shape};
+use crate::targets::Wide;
+use std::collections::BTreeSet;
+
+/// A part of an axis: which one, and how many of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cut {
+    pub(super) axis: usize,
+    pub(super) n: usize,
+}
+
+/// The choice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tile {
+    /// Up to two axes of the points, the inner one last. What does not divide is done by smaller tiles.
+    pub(super) points: Vec<Cut>,
+    /// Up to two axes of the vectors; they divide.
+    pub(super) vectors: Vec<Cut>,
+    /// The axis of k whose steps are held in registers; it divides.
+    pub(super) run: Option<Cut>,
+}
+
+/// Cycles around a tile that are not dot products: loop and pointers.
+const AROUND: usize = 12;
+/// Longest run of k.
+const LONGEST_RUN: usize = 4;
+/// Fractions of a cycle in which costs are counted.
+const CYCLE: usize = 60;
+
+/// Every way to cut one axis or two of `axes`, at most `most` in all; `divides` keeps exact cuts only.
+fn cuts(axes: &[Axis], most: usize, divides: bool) -> Vec<Vec<Cut>> {
+    let sizes = |a: &Axis| {
+        let n = a.n;
+        (1..=n.min(most)).filter(move |s| !divides || n % s == 0).collect::<Vec<_>>()
+    };
+    let mut out = vec![vec![]];
+    for (i, a) in axes.iter().enumerate() {
+        out.extend(sizes(a).into_iter().filter(|&n| n > 1).map(|n| vec![Cut { axis: i, n }]));
+        for (j, b) in axes.iter().enumerate().skip(i + 1) {
+            for n in sizes(a).into_iter().filter(|&n| n > 1) {
+                for m in sizes(b).into_iter().filter(|&m| m > 1 && n * m <= most) {
+                    out.push(vec![Cut { axis: i, n }, Cut { axis: j, n: m }]);
+                }
+            }
+        }
+    }
+    out
+}
+
+/// How many points, vectors or steps a list of cuts holds.
+pub(super) fn size(cuts: &[Cut]) -> usize {
+    cuts.iter().map(|c| c.n).product()
+}
+
+/// The tile with the least work, remainders included.
+pub(super) fn choose(shape: &Shape, vectors: &[Axis], wide: &Wide) -> Tile {
+    let runs = std::iter::once(None).chain(shape.k.iter().enumerate().flat_map(|(axis, k)| {
+        let longest = LONGEST_RUN.min(k.n);
+        (2..=longest).filter(|n| k.n % n == 0).map(move |n| Some(Cut { axis, n }))
+    }));
+    let runs: Vec<_> = runs.collect();
+    let most = wide.registers - 2;
+    let mut best = (usize::MAX, Tile { points: vec![], vectors: vec![], run: None });
+    for vectors_cut in cuts(vectors, most, true) {
+        let v = size(&vectors_cut);
+        for points_cut in cuts(&shape.points, most / v, false) {
+            for &run in &runs {
+                let held = v * run.map_or(1, |r| r.n);
+                if size(&points_cut) * v + held + 1 > wide.registers {
+                    continue;
+                }
+                let tile = Tile { points: points_cut.clone(), vectors: vectors_cut.clone(), run };
+                let work = work(shape, vectors, wide, &tile);
+                if work < best.0 {
+                    best = (work, tile);
+                }
+            }
+        }
+    }
+    best.1
+}
+
+/// Cost of the whole contraction.
+fn work(shape: &Shape, vectors: &[Axis], wide: &Wide, tile: &Tile) -> usize {
+    let v = size(&tile.vectors);
+    let turns = vectors.iter().map(|a| a.n).product::<usize>() / v;
+    let steps: usize = shape.k.iter().map(|k| k.n).product();
+    // Full and remaining extents of each cut axis.
+    let mut classes = vec![(1, vec![])];
+    for cut in &tile.points {
+        let n = shape.points[cut.axis].n;
+        let parts = [(n / cut.n, cut.n), (1, n % cut.n)];
+        let parts: Vec<_> = parts.into_iter().filter(|p| p.0 > 0 && p.1 > 0).collect();
+        classes = classes
+            .into_iter()
+            .flat_map(|(times, sizes)| {
+                parts.iter().map(move |&(t, s)| (times * t, [sizes.clone(), vec![s]].concat())).collect::<Vec<_>>()
+            })
+            .collect();
+    }
+    let cut: BTreeSet<usize> = tile.points.iter().map(|c| c.axis).collect();
+    let others: usize =
+        shape.points.iter().enumerate().filter(|(i, _)| !cut.contains(i)).map(|(_, a)| a.n).product();
+    let of_class = |(times, sizes): &(usize, Vec<usize>)| {
+        let points: Vec<Cut> =
+            tile.points.iter().zip(sizes).map(|(c, &n)| Cut { axis: c.axis, n }).collect();
+        times * tile_cost(shape, wide, &points, v, tile.run, steps)
+    };
+    turns * others * classes.iter().map(of_class).sum::<usize>()
+}
+
+fn tile_cost(shape: &Shape, wide: &Wide, points: &[Cut], v: usize, run: Option<Cut>, steps: usize) -> usize {
+    let costs = &wide.costs;
+    let p = size(points);
+    let n = run.map_or(1, |r| r.n);
+    let words = words(shape, points, run).len();
+    let dots = CYCLE * p * v * n / costs.dots_per_cycle;
+    let loads = CYCLE * (words + n * v) / costs.loads_per_cycle;
+    let chain = CYCLE * n * costs.latency;
+    // Loads and dots overlap well but not wholly; of equals the one with fewer loads wins.
+    let of_run = dots.max(loads).max(chain) + loads / 8;
+    steps / n * of_run + CYCLE * (p * v * 3 / 2 + AROUND)
+}
+
+/// Offsets in `a` of the points of a tile, in bytes.
+pub(super) fn offsets(axes: &[Axis], cuts: &[Cut], stride: fn(&Axis) -> i64) -> Vec<i64> {
+    let mut out = vec![0];
+    for cut in cuts {
+        let step = stride(&axes[cut.axis]);
+        out = out.iter().flat_map(|&o| (0..cut.n as i64).map(move |i| o + i * step)).collect();
+    }
+    out
+}
+
+/// The distinct words of `a` that a tile meets in one run.
+fn words(shape: &Shape, points: &[Cut], run: Option<Cut>) -> BTreeSet<i64> {
+    let points = offsets(&shape.points, points, |a| a.first);
+    let run = offsets(&shape.k, run.as_slice(), |a| a.first);
+    points.iter().flat_map(|p| run.iter().map(move |k| p + k)).collect()
+}
