@@ -391,7 +391,7 @@ pub(super) fn grad_weight(
 ) -> BufferId {
     let (ci, cop, taps) = (conv.input.c, conv.output.cp(), conv.taps());
     let sums = cx.temp(format!("{path}.weight_grad"), DType::I64, &[ci, taps, cop], super::cx::SUM);
-    let per_item = ci.div_ceil(16).next_power_of_two().min(ci);
+    let per_item = ci.div_ceil(8).next_power_of_two().min(ci);
     let per_item = if ci.is_multiple_of(per_item) { per_item } else { 1 };
     if conv.whole {
         whole_grad_weight(cx, path, conv, input, gradient, sums);

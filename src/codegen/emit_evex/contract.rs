@@ -19,12 +19,20 @@ const INIT: AsmRegister64 = gpr64::rcx;
 /// Dot products in the unrolled body of the innermost loop, at most.
 const UNROLLED: usize = 192;
 
+/// Bytes of the vectors side that one pass over all points reads again and again: they stay in the first-level cache
+/// beside the points' side.
+const BLOCK: usize = 24 << 10;
+
 struct Leaf<'a> {
     shape: &'a Shape,
     wide: &'a Wide,
     /// Axes of the vectors side in units of one register.
     vectors: Vec<Axis>,
     tile: Tile,
+    /// What a tile starts from.
+    start: Start,
+    /// What a tile sums over; nothing while the output gets its start values.
+    k: Option<Vec<Axis>>,
     asm: Asm,
 }
 
@@ -38,8 +46,9 @@ pub(in crate::codegen) fn emit(shape: &Shape, wide: &Wide) -> Result<Vec<u8>> {
         vectors.push(Axis { n: units, first: bytes, second: bytes, init });
     }
     let tile = choose(shape, &vectors, wide);
-    let mut leaf = Leaf { shape, wide, vectors, tile, asm: Asm::new(wide)? };
-    leaf.all_vectors()?;
+    let asm = Asm::new(wide)?;
+    let mut leaf = Leaf { shape, wide, vectors, tile, start: shape.start, k: None, asm };
+    leaf.blocks()?;
     leaf.asm.finish()
 }
 
@@ -81,6 +90,45 @@ impl Leaf<'_> {
         steps.iter().try_for_each(|&(r, by)| self.asm.advance(r, sign * by))
     }
 
+    /// All of k, in blocks whose vectors stay in cache while all points pass; the sums wait in the output.
+    fn blocks(&mut self) -> Result {
+        let (outer, inner) = self.block_k();
+        if !outer.is_empty() && self.start != Start::Output {
+            self.all_vectors()?;
+            self.start = Start::Output;
+        }
+        self.k = Some(inner);
+        let loops: Vec<Loop> = outer.iter().map(|k| (k.n, moves(0, k.first, k.second, 0))).collect();
+        self.nest(&loops, &mut |leaf| leaf.all_vectors())
+    }
+
+    /// The parts of k around a block, and in it. No parts are around it if nothing is read twice.
+    fn block_k(&self) -> (Vec<Axis>, Vec<Axis>) {
+        let (mut outer, mut inner) = (vec![], self.shape.k.clone());
+        let points = self.shape.points.iter().map(|a| a.n).product::<usize>();
+        if points <= size(&self.tile.points) {
+            return (outer, inner);
+        }
+        let run = self.tile.run.map(|r| self.shape.k[r.axis]);
+        let step = self.wide.bytes * size(&self.tile.vectors);
+        while let Some(&axis) = inner.first() {
+            let inside = inner[1..].iter().map(|a| a.n).product::<usize>() * step;
+            let keep = (1..=axis.n).rev().find(|t| axis.n % t == 0 && t * inside <= BLOCK).unwrap_or(1);
+            // The axis of a run stays whole.
+            if keep == axis.n || Some(axis) == run {
+                break;
+            }
+            let n = keep as i64;
+            outer.push(Axis { n: axis.n / keep, first: axis.first * n, second: axis.second * n, init: 0 });
+            if keep > 1 {
+                inner[0].n = keep;
+                break;
+            }
+            inner.remove(0);
+        }
+        (outer, inner)
+    }
+
     fn all_vectors(&mut self) -> Result {
         let cut = |i: usize| self.tile.vectors.iter().find(|c| c.axis == i).map_or(1, |c| c.n);
         let turns = |(i, v): (usize, &Axis)| {
@@ -119,8 +167,10 @@ impl Leaf<'_> {
     fn one_tile(&mut self, points: &[Cut]) -> Result {
         let sums = Sums { points: size(points), vectors: size(&self.tile.vectors) };
         self.start(points, &sums)?;
-        let (loops, steps) = self.split_k(sums.points * sums.vectors);
-        self.nest(&loops, &mut |leaf| steps.iter().try_for_each(|&at| leaf.run(points, &sums, at)))?;
+        if let Some(k) = self.k.clone() {
+            let (loops, steps) = self.split_k(k, sums.count());
+            self.nest(&loops, &mut |leaf| steps.iter().try_for_each(|&at| leaf.run(points, &sums, at)))?;
+        }
         let shape = self.shape;
         let out = offsets(&shape.points, points, |a| a.second);
         let lanes = offsets(&self.vectors, &self.tile.vectors, |a| a.second);
@@ -142,7 +192,7 @@ impl Leaf<'_> {
             for v in 0..sums.vectors {
                 let to = sums.register(p, v);
                 let init = |at| Place { base: INIT, at };
-                match shape.start {
+                match self.start {
                     Start::Zero => self.asm.zero(to)?,
                     Start::Output => self.asm.load(to, Place { base: OUT, at: out[p] + lanes[v] })?,
                     Start::PerVector if p > 0 => self.asm.copy(to, sums.register(0, v))?,
@@ -156,11 +206,10 @@ impl Leaf<'_> {
     }
 
     /// The loops of k, and where (in a, in b) the runs begin that are unrolled inside.
-    fn split_k(&self, sums: usize) -> (Vec<Loop>, Vec<(i64, i64)>) {
-        let mut axes = self.shape.k.clone();
+    fn split_k(&self, mut axes: Vec<Axis>, sums: usize) -> (Vec<Loop>, Vec<(i64, i64)>) {
         let mut most = (UNROLLED / sums).max(4);
         if let Some(run) = self.tile.run {
-            let axis = &mut axes[run.axis];
+            let axis = axes.iter_mut().find(|a| **a == self.shape.k[run.axis]).expect("a run is not split");
             let n = run.n as i64;
             *axis = Axis { n: axis.n / run.n, first: axis.first * n, second: axis.second * n, init: 0 };
             most = (most / run.n).max(1);
