@@ -183,6 +183,7 @@ const BITS_ONLY: &[&str] = &[
     "broadcastss",
     "broadcastsd",
     "extracti128",
+    "extracti64x4",
     "inserti128",
     "zeroupper",
     "movdqu8",

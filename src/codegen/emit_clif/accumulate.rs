@@ -60,13 +60,21 @@ fn folding(stmt: &Stmt) -> Option<(&Address, Fold, Value)> {
     }
 }
 
-fn foldings<'a>(body: &'a [Stmt], times: i128, nested: bool, out: &mut Vec<Folding<'a>>) {
+fn foldings<'a>(
+    body: &'a [Stmt],
+    is_leaf: &dyn Fn(&Index) -> bool,
+    times: i128,
+    nested: bool,
+    out: &mut Vec<Folding<'a>>,
+) {
     for stmt in body {
         if let Some((address, fold, value)) = folding(stmt) {
             out.push(Folding { address, fold, value, times, nested });
         }
-        if let Stmt::For { count, body, .. } = stmt {
-            foldings(body, times * *count as i128, true, out);
+        if let Stmt::For { index, count, body } = stmt
+            && !is_leaf(index)
+        {
+            foldings(body, is_leaf, times * *count as i128, true, out);
         }
     }
 }
@@ -75,7 +83,7 @@ impl Body<'_, '_, '_> {
     /// Takes into variables what the loop over `index` only folds into.
     pub(super) fn open_accumulators(&mut self, index: Index, count: u32, body: &[Stmt]) {
         let mut all = vec![];
-        foldings(body, count as i128, false, &mut all);
+        foldings(body, &|i| self.regions.contains_key(i), count as i128, false, &mut all);
         let mut by_param: BTreeMap<Param, Vec<Folding>> = BTreeMap::new();
         all.retain(|f| self.accumulators.iter().all(|a| a.address != *f.address));
         for f in all {
@@ -86,6 +94,9 @@ impl Body<'_, '_, '_> {
                 by_param.retain(|&folded, _| !may_alias(&self.kernel.params, folded, param));
             }
         });
+        for touched in self.touched_by_regions(body) {
+            by_param.retain(|&folded, _| !may_alias(&self.kernel.params, folded, touched));
+        }
         for group in by_param.values() {
             if self.holds_still(index, group) {
                 self.open_group(group);

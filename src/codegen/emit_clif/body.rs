@@ -3,6 +3,7 @@
 use super::accumulate::Accumulator;
 use super::memory::{Base, Linear};
 use super::plan::{Derived, Plan, is_constant};
+use super::regions::Region;
 use super::super::shape;
 use super::{Emitter, call};
 use crate::kernel::{Amount, Contract, Expr, Index, Init, Kernel, Param, Range, Stmt, Type, Value};
@@ -43,8 +44,8 @@ pub(super) struct Body<'e, 'm, 'f> {
     pub(super) b: FunctionBuilder<'f>,
     pub(super) emitter: &'e mut Emitter<'m>,
     pub(super) kernel: &'e Kernel,
-    ranges: &'e [Range],
-    plan: &'e Plan,
+    pub(super) ranges: &'e [Range],
+    pub(super) plan: &'e Plan,
     values: BTreeMap<Value, Parts>,
     derived: BTreeMap<(Value, Derived), ir::Value>,
     /// Loop indices by how deep their loop lies.
@@ -54,10 +55,18 @@ pub(super) struct Body<'e, 'm, 'f> {
     counters: BTreeMap<Index, ir::Value>,
     pub(super) linears: BTreeMap<Linear, ir::Value>,
     pub(super) accumulators: Vec<Accumulator>,
+    /// Loops that are leaf functions, by their index.
+    pub(super) regions: BTreeMap<Index, Region>,
 }
 
 /// Writes the function of a kernel: its body for every item from the third argument up to the fourth.
-pub(super) fn emit(emitter: &mut Emitter, kernel: &Kernel, ranges: &[Range], b: FunctionBuilder) {
+/// An error is internal.
+pub(super) fn emit(
+    emitter: &mut Emitter,
+    kernel: &Kernel,
+    ranges: &[Range],
+    b: FunctionBuilder,
+) -> Result<(), String> {
     let plan = Plan::new(kernel);
     let config = emitter.module.target_config();
     let mut body = Body {
@@ -73,11 +82,14 @@ pub(super) fn emit(emitter: &mut Emitter, kernel: &Kernel, ranges: &[Range], b: 
         counters: BTreeMap::new(),
         linears: BTreeMap::new(),
         accumulators: vec![],
+        regions: BTreeMap::new(),
     };
     body.depths(&plan.body, 1);
+    body.find_regions()?;
     body.function();
     body.b.seal_all_blocks();
     body.b.finalize(config);
+    Ok(())
 }
 
 impl<'e> Body<'e, '_, '_> {
@@ -179,6 +191,7 @@ impl<'e> Body<'e, '_, '_> {
 
     fn stmt(&mut self, stmt: &'e Stmt) {
         match stmt {
+            Stmt::For { index, .. } if self.regions.contains_key(index) => self.call_region(*index),
             Stmt::For { index, count, body } => {
                 let outer = self.accumulators.len();
                 self.open_accumulators(*index, *count, body);

@@ -26,7 +26,7 @@ pub(super) struct Linear {
 }
 
 /// Factor of a random block's number: eight words a block, and the multiplier of `fqt_runtime::random::block`.
-pub(super) const RANDOM_STRIDE: i64 = 8 * 0x9E37_79B9;
+pub(in crate::codegen) const RANDOM_STRIDE: i64 = 8 * 0x9E37_79B9;
 
 impl Body<'_, '_, '_> {
     /// Bytes of an element of a parameter.

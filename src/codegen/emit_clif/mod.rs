@@ -14,8 +14,11 @@ mod dot;
 mod lanes;
 mod memory;
 pub(super) mod plan;
+mod regions;
 mod scalar;
 mod tile;
+
+pub(super) use memory::RANDOM_STRIDE;
 
 use super::{emit_evex, shape};
 use crate::kernel::{Kernel, Stmt, verify};
@@ -64,6 +67,8 @@ pub struct Emitter<'m> {
     symbols: BTreeMap<&'static str, FuncId>,
     /// Contractions that have been defined.
     contracts: BTreeMap<shape::Shape, FuncId>,
+    /// Regions of wide lanes that have been defined.
+    regions: usize,
     context: Context,
     frontend: FunctionBuilderContext,
     listing: bool,
@@ -86,6 +91,7 @@ impl<'m> Emitter<'m> {
             target,
             symbols: BTreeMap::new(),
             contracts: BTreeMap::new(),
+            regions: 0,
             frontend: FunctionBuilderContext::new(),
             listing,
             emitted: vec![],
@@ -107,8 +113,9 @@ impl<'m> Emitter<'m> {
         }
         let mut func = self.function(&[self.pointer(), self.pointer(), types::I32, types::I32]);
         let mut frontend = std::mem::take(&mut self.frontend);
-        body::emit(self, kernel, &facts.ranges, FunctionBuilder::new(&mut func, &mut frontend));
+        let done = body::emit(self, kernel, &facts.ranges, FunctionBuilder::new(&mut func, &mut frontend));
         self.frontend = frontend;
+        done?;
         self.define(name, Linkage::Export, func, Effort::Speed)
     }
 
@@ -136,6 +143,12 @@ impl<'m> Emitter<'m> {
         let id = self.define(&name, Linkage::Local, func, Effort::None)?;
         self.contracts.insert(shape, id);
         Ok(())
+    }
+
+    /// A region as a leaf function of one pointer.
+    fn region(&mut self, bytes: Vec<u8>) -> Result<FuncId, String> {
+        self.regions += 1;
+        self.define_leaf(&format!("lanes_{}", self.regions - 1), &[self.pointer()], bytes)
     }
 
     /// A leaf function that is bytes already.

@@ -66,7 +66,7 @@ pub(super) struct Asm {
     slots: usize,
 }
 
-fn failed(error: IcedError) -> String {
+pub(super) fn failed(error: IcedError) -> String {
     error.to_string()
 }
 

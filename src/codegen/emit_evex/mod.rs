@@ -5,11 +5,20 @@
 //! zone. Which width and how many registers there are is data of the target ([`Wide`](crate::targets::Wide)); results are those of every other
 //! emitter, bit for bit. The emitter knows neither layers nor the host.
 
+mod allocate;
 mod asm;
+mod codes;
 mod contract;
+mod encode;
+mod region;
+mod select;
+mod sums;
 mod tile;
+mod uses;
+mod vcode;
 
 pub(super) use contract::emit as contract;
+pub(super) use region::{Around, Capture, region};
 
 use super::emit_clif::Listing;
 use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter};
