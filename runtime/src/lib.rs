@@ -2,7 +2,7 @@
 //!
 //! - The core ([`fixed`], [`random`], [`step`], [`abi`]): no standard library, no allocation, no crates. It is what
 //!   generated code calls, and the loop that runs a step.
-//! - Feature `std`: threads (`pool`) and memory (`arena`) for a compiled `program`, together a `session`; data sets
+//! - Feature `std`: threads (`pool`) and memory (`arena`) for a compiled `program`, together a `session`, and its `profile`; data sets
 //!   (`data`) with their order (`shuffle`) and distortion (`augment`); the training loop (`train`) with its `watch`,
 //!   `metrics` and `checkpoint`s.
 //!
@@ -39,6 +39,8 @@ pub mod fixed;
 pub mod metrics;
 #[cfg(feature = "std")]
 pub mod pool;
+#[cfg(feature = "std")]
+pub mod profile;
 #[cfg(feature = "std")]
 pub mod program;
 pub mod random;

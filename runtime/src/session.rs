@@ -11,11 +11,13 @@ use crate::data::{Part, Shape};
 use crate::error::Result;
 use crate::fixed::div_round;
 use crate::pool::Pool;
+use crate::profile::{CallTime, Timed, nanoseconds};
 use crate::program::{Artifact, Slot};
 use crate::step::{Kernels, Workers, run_step};
 use serde::{Deserialize, Serialize};
 use std::ops::AddAssign;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 /// One of the programs of an artifact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -146,15 +148,25 @@ impl Session {
 
     /// Runs a program on what the arena holds.
     pub fn run(&mut self, mode: Mode) {
-        let calls = match mode {
-            Mode::Prepare => &self.artifact.prepare,
-            Mode::Train => &self.artifact.train,
-            Mode::Evaluate => &self.artifact.eval,
-            Mode::EvaluateBatch => &self.artifact.eval_batch,
+        let Session { artifact, kernels, arena, pool } = self;
+        // SAFETY: these are the kernels that came with the artifact (see above).
+        unsafe { execute(artifact, &**kernels, arena, pool, mode, &mut |_| ()) }
+    }
+
+    /// Runs a program like [`Session::run`], and says how long each of its calls took.
+    pub fn profile(&mut self, mode: Mode) -> Vec<CallTime> {
+        let Session { artifact, kernels, arena, pool } = self;
+        let timed = Timed::new(&**kernels);
+        let mut times = vec![];
+        let mut begin = Instant::now();
+        let mut after = |_| {
+            let end = Instant::now();
+            times.push(CallTime { wall: nanoseconds(end - begin), busy: timed.take() });
+            begin = end;
         };
-        // SAFETY: the artifact was checked, and it comes from the same compilation as the kernels (see above); the
-        // borrow of self is unique.
-        unsafe { run_step(calls, &self.artifact.args, &*self.kernels, self.arena.as_mut_ptr(), &self.pool) }
+        // SAFETY: these are the kernels that came with the artifact (see above), under a clock.
+        unsafe { execute(artifact, &timed, arena, pool, mode, &mut after) }
+        times
     }
 
     /// Puts samples into the batch, at most as many as it holds. Their images are distorted if asked for; labels of
@@ -208,6 +220,28 @@ impl Session {
     }
 }
 
+/// Runs a program of an artifact, saying after each call which it was.
+///
+/// # Safety
+/// The artifact was checked, and the kernels come from the same compilation.
+unsafe fn execute(
+    artifact: &Artifact,
+    kernels: &dyn Kernels,
+    arena: &mut Arena,
+    pool: &Pool,
+    mode: Mode,
+    after: &mut dyn FnMut(usize),
+) {
+    let calls = match mode {
+        Mode::Prepare => &artifact.prepare,
+        Mode::Train => &artifact.train,
+        Mode::Evaluate => &artifact.eval,
+        Mode::EvaluateBatch => &artifact.eval_batch,
+    };
+    // SAFETY: by the contract of this function, and the arena is borrowed for the step.
+    unsafe { run_step(calls, &artifact.args, kernels, arena.as_mut_ptr(), pool, after) }
+}
+
 /// BLAKE3, in hexadecimal, of the names and bytes of some slots.
 pub fn weights_hash(arena: &Arena, slots: &[Slot]) -> String {
     let mut hash = blake3::Hasher::new();
@@ -218,4 +252,30 @@ pub fn weights_hash(arena: &Arena, slots: &[Slot]) -> String {
         hash.update(arena.slot_bytes(slot));
     }
     hash.finalize().to_hex().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::toy;
+
+    #[test]
+    fn a_profiled_step_is_a_step() {
+        let data = toy::dataset(8, 8);
+        let run = |profiled: bool| {
+            let mut session = toy::session(2);
+            session.start(7, &data.mean_pixel(), 10);
+            session.load(&data.train, &[0, 1, 2, 3, 4, 5, 6, 7], None);
+            let mut times = vec![];
+            for _ in 0..3 {
+                if profiled { times = session.profile(Mode::Train) } else { session.run(Mode::Train) }
+            }
+            (session.weights_hash(), times)
+        };
+        let (hash, times) = run(true);
+        assert_eq!(hash, run(false).0);
+        assert_eq!(times.len(), toy::artifact().train.len());
+        // Two threads cannot be in kernels for longer than twice the time that passed.
+        assert!(times.iter().all(|time| time.busy > 0 && time.busy <= 2 * time.wall), "{times:?}");
+    }
 }

@@ -71,7 +71,7 @@ impl Shared {
     }
 }
 
-/// Runs the calls in order.
+/// Runs the calls in order; after each, when all its items are done, says its position.
 ///
 /// # Safety
 /// Every call fits its kernel in the sense of [`Kernels::run`], with its arguments at `table[call.args..]`; items of
@@ -82,14 +82,16 @@ pub unsafe fn run_step<K: Kernels + ?Sized, W: Workers + ?Sized>(
     kernels: &K,
     arena: *mut u8,
     workers: &W,
+    after: &mut dyn FnMut(usize),
 ) {
     let arena = Shared(arena);
-    for call in calls {
+    for (position, call) in calls.iter().enumerate() {
         let args = &table[call.args as usize..];
         workers.split(call.items, &|first, last| {
             // SAFETY: by the contract of this function; the workers give every item to one task only.
             unsafe { kernels.run(call.kernel, arena.get(), args.as_ptr(), first, last) }
         });
+        after(position);
     }
 }
 
@@ -125,8 +127,10 @@ mod tests {
             Call { kernel: 1, args: 1, items: 64 },
             Call { kernel: 0, args: 0, items: 64 },
         ];
+        let mut order = vec![];
         // SAFETY: the offsets 64 and 128 hold 64 bytes each.
-        unsafe { run_step(&calls, &table, kernels, arena.as_mut_ptr(), &Serial) };
+        unsafe { run_step(&calls, &table, kernels, arena.as_mut_ptr(), &Serial, &mut |i| order.push(i)) };
+        assert_eq!(order, [0, 1, 2, 3]);
         assert!(arena[..64].iter().all(|&x| x == 0));
         assert_eq!(arena[64..70], [3, 3, 3, 2, 2, 1]);
         assert_eq!(arena[128..134], [2, 2, 2, 1, 1, 0]);

@@ -82,6 +82,16 @@ pub(super) fn compiled(source: &Source, model: &Model) -> Result<Compiled, Failu
 
 /// Compiles a model for this processor.
 pub(super) fn ready(source: &Source, model: &Model, machine: &Machine) -> Result<Ready, Failure> {
+    ready_and(source, model, machine, |_| ()).map(|(ready, ())| ready)
+}
+
+/// Compiles a model for this processor, and looks at its kernel programs, which are not kept.
+pub(super) fn ready_and<T>(
+    source: &Source,
+    model: &Model,
+    machine: &Machine,
+    look: impl FnOnce(&Compiled) -> T,
+) -> Result<(Ready, T), Failure> {
     let target = machine.target()?;
     let begin = Instant::now();
     let elaborated = front(source, model)?;
@@ -92,7 +102,8 @@ pub(super) fn ready(source: &Source, model: &Model, machine: &Machine) -> Result
     let begin = Instant::now();
     let kernels = JitStep::new(&compiled.programs[0], target).map_err(Failure::failed)?;
     timings.push(("emit", begin.elapsed()));
-    Ok(Ready {
+    let seen = look(&compiled);
+    let ready = Ready {
         artifact: compiled.artifact,
         kernels: Box::new(kernels),
         merged: elaborated.model.to_string(),
@@ -100,7 +111,8 @@ pub(super) fn ready(source: &Source, model: &Model, machine: &Machine) -> Result
         seed: training.seed,
         augmentation: augmentation(&training),
         timings,
-    })
+    };
+    Ok((ready, seen))
 }
 
 /// The distortion that a model asks for.

@@ -4,6 +4,7 @@
 //! Results go to standard output, everything else to standard error. Percent, rates and times are made here, from the integers that
 //! the layers below report. No panic is reachable from any file or flag.
 
+mod bench;
 mod catalogue;
 mod check;
 mod compile;
@@ -52,6 +53,8 @@ enum Command {
     Check(check::Args),
     /// Print a model at a stage of the compilation
     Dump(dump::Args),
+    /// Measure how fast a training step is, and where its time goes
+    Bench(bench::Args),
     /// Show where every buffer of a step lies in memory
     Plan(plan::Args),
     /// List what is built in: layers, quantizers, recipes, models, ...
@@ -70,6 +73,7 @@ impl Command {
             Command::Predict(args) => predict::run(args),
             Command::Check(args) => check::run(args),
             Command::Dump(args) => dump::run(args),
+            Command::Bench(args) => bench::run(args),
             Command::Plan(args) => plan::run(args),
             Command::List(args) => list::run(args),
             Command::Explain(args) => explain::run(args),

@@ -6,10 +6,12 @@
 #![allow(unsafe_code, reason = "calls the code that was compiled, and frees its memory")]
 
 use super::emit_clif::{Emitted, Emitter};
+use super::peak::LoopCode;
 use crate::kernel::{Kernel, Program, Stmt};
 use crate::targets::{Effort, Target};
+use cranelift_codegen::ir::{AbiParam, types};
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
-use cranelift_module::{FuncId, default_libcall_names};
+use cranelift_module::{FuncId, Linkage, Module, default_libcall_names};
 use fqt_runtime::step::{KernelFn, Kernels, OFFSET_UNIT};
 use std::ops::Range;
 use std::sync::Mutex;
@@ -173,6 +175,42 @@ impl JitStep {
     /// What was emitted: kernels by number as `kernel_<n>`, contractions as `contract_<n>`.
     pub fn emitted(&self) -> &[Emitted] {
         &self.emitted
+    }
+}
+
+/// A loop that measures the machine, ready to run.
+pub struct Loop {
+    function: extern "C" fn(u64),
+    /// Owns what `function` points to.
+    _code: Code,
+}
+
+impl Loop {
+    /// Places a loop. An error says that this machine does not run the target's code, or is internal.
+    pub fn new(code: &LoopCode, target: &'static Target) -> Result<Loop, String> {
+        if !(target.runs_here)() {
+            return Err(format!("this machine does not run code for {}", target.name));
+        }
+        let mut memory = Code::new(target)?;
+        let module = memory.module();
+        let mut signature = module.make_signature();
+        signature.params.push(AbiParam::new(types::I64));
+        let placed = module
+            .declare_function("loop", Linkage::Local, &signature)
+            .and_then(|id| module.define_function_bytes(id, 64, &code.bytes, &[]).map(|()| id))
+            .and_then(|id| module.finalize_definitions().map(|()| id));
+        let id = placed.map_err(|e| format!("placing a loop: {e}"))?;
+        // SAFETY: `LoopCode` is a function of this signature in the convention of x86-64 targets (`peak` makes it), and
+        // `memory` holds its bytes for as long as the pointer lives.
+        let function = unsafe {
+            std::mem::transmute::<*const u8, extern "C" fn(u64)>(module.get_finalized_function(id))
+        };
+        Ok(Loop { function, _code: memory })
+    }
+
+    /// Runs it for so many turns, at least one.
+    pub fn run(&self, turns: u64) {
+        (self.function)(turns.max(1));
     }
 }
 

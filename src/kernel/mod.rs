@@ -9,6 +9,7 @@
 //! This module knows nothing of layers, quantizers or targets.
 
 pub mod build;
+pub mod cost;
 pub mod interp;
 pub mod print;
 mod ranges;

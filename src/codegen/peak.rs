@@ -1,0 +1,201 @@
+//! What the machine can do at most: register-only loops, to measure kernels by.
+//!
+//! A loop of independent dot products gives the peak of a vector width, a chain of dependent multiplications the
+//! clock. Both run where the kernels run and at the same time, so that shares hold on a machine whose clock changes.
+//! Nothing here is part of a step.
+
+use std::time::{Duration, Instant};
+
+use iced_x86::code_asm::{CodeAssembler, CodeLabel, rax, rcx, rdi};
+use iced_x86::{Code, IcedError, Instruction, Register};
+
+use super::jit::Loop;
+use crate::targets::{DotForm, Target};
+
+/// Size of the vectors of a dot product instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Width {
+    /// 128 bits.
+    Xmm,
+    /// 256 bits.
+    Ymm,
+    /// 512 bits.
+    Zmm,
+}
+
+impl Width {
+    /// 32-bit lanes of a vector.
+    pub fn lanes(self) -> u64 {
+        match self {
+            Width::Xmm => 4,
+            Width::Ymm => 8,
+            Width::Zmm => 16,
+        }
+    }
+
+    fn register(self, number: u32) -> Register {
+        let first = match self {
+            Width::Xmm => Register::XMM0,
+            Width::Ymm => Register::YMM0,
+            Width::Zmm => Register::ZMM0,
+        };
+        first + number
+    }
+}
+
+/// The vectors that a target's contractions use, if it has a dot product instruction that can be measured.
+pub fn width(target: &Target) -> Option<Width> {
+    (target.is_x86() && target.dot == DotForm::SignedFirst).then_some(Width::Xmm)
+}
+
+/// What was measured, on one thread.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Peak {
+    /// Cycles in a nanosecond.
+    pub clock: f64,
+    /// Width of the dot products, and how many lanes of them are done in a nanosecond, four products each.
+    pub dots: Option<(Width, f64)>,
+}
+
+/// The code of a loop `fn(turns)`. It uses registers that a function may change, and ends: only this file makes one.
+pub struct LoopCode {
+    /// Machine code.
+    pub(super) bytes: Vec<u8>,
+    /// Instructions of interest in a turn.
+    in_turn: u64,
+}
+
+/// Independent accumulations: more than latency times throughput of any machine so far.
+const ACCUMULATORS: u32 = 14;
+/// Multiplications in a turn of the chain.
+const CHAIN: u64 = 64;
+/// Cycles from one 64-bit multiplication to the next that needs it: the same on Intel since 2008 and on AMD since 2017.
+const MULTIPLY_LATENCY: f64 = 3.0;
+/// How long a loop runs at least to be timed.
+const LONG_ENOUGH: Duration = Duration::from_millis(4);
+/// Timings of which the shortest counts: others were interrupted.
+const TRIES: usize = 7;
+
+/// Measures this machine, or nothing where the target is no x86-64.
+///
+/// An error says that the target does not run here, or is internal.
+pub fn measure(target: &'static Target) -> Result<Option<Peak>, String> {
+    if !target.is_x86() {
+        return Ok(None);
+    }
+    let clock = rate(&chain().map_err(broken)?, target)? * MULTIPLY_LATENCY;
+    let dots = match width(target) {
+        None => None,
+        Some(width) => {
+            let code = dots(width, target.has("has_avx512vnni")).map_err(broken)?;
+            Some((width, rate(&code, target)? * width.lanes() as f64))
+        }
+    };
+    Ok(Some(Peak { clock, dots }))
+}
+
+fn broken(error: IcedError) -> String {
+    format!("a loop to measure the machine: {error}")
+}
+
+/// Instructions in a nanosecond.
+fn rate(code: &LoopCode, target: &'static Target) -> Result<f64, String> {
+    let run = Loop::new(code, target)?;
+    let time = |turns: u64| {
+        let begin = Instant::now();
+        run.run(turns);
+        begin.elapsed()
+    };
+    let mut turns = 1 << 10;
+    while time(turns) < LONG_ENOUGH {
+        turns *= 2;
+    }
+    let best = (0..TRIES).map(|_| time(turns)).min().unwrap_or_default();
+    Ok((turns * code.in_turn) as f64 / best.as_nanos().max(1) as f64)
+}
+
+/// A loop over a body, with some code before and after it.
+fn looped(
+    before: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
+    body: impl FnOnce(&mut CodeAssembler) -> Result<u64, IcedError>,
+    after: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
+) -> Result<LoopCode, IcedError> {
+    let mut asm = CodeAssembler::new(64)?;
+    let mut top: CodeLabel = asm.create_label();
+    asm.mov(rcx, rdi)?;
+    before(&mut asm)?;
+    asm.set_label(&mut top)?;
+    let in_turn = body(&mut asm)?;
+    asm.dec(rcx)?;
+    asm.jnz(top)?;
+    after(&mut asm)?;
+    asm.ret()?;
+    Ok(LoopCode { bytes: asm.assemble(0)?, in_turn })
+}
+
+/// Multiplications, each of which needs the one before.
+fn chain() -> Result<LoopCode, IcedError> {
+    let body = |asm: &mut CodeAssembler| {
+        for _ in 0..CHAIN {
+            asm.imul_2(rax, rax)?;
+        }
+        Ok(CHAIN)
+    };
+    looped(|asm| asm.mov(rax, 3u64), body, |_| Ok(()))
+}
+
+/// Dot products that do not need each other.
+fn dots(width: Width, evex: bool) -> Result<LoopCode, IcedError> {
+    let code = match (width, evex) {
+        (Width::Xmm, false) => Code::VEX_Vpdpbusd_xmm_xmm_xmmm128,
+        (Width::Ymm, false) => Code::VEX_Vpdpbusd_ymm_ymm_ymmm256,
+        (Width::Xmm, true) => Code::EVEX_Vpdpbusd_xmm_k1z_xmm_xmmm128b32,
+        (Width::Ymm, true) => Code::EVEX_Vpdpbusd_ymm_k1z_ymm_ymmm256b32,
+        (Width::Zmm, _) => Code::EVEX_Vpdpbusd_zmm_k1z_zmm_zmmm512b32,
+    };
+    let (a, b) = (width.register(ACCUMULATORS), width.register(ACCUMULATORS + 1));
+    let body = |asm: &mut CodeAssembler| {
+        for i in 0..ACCUMULATORS {
+            asm.add_instruction(Instruction::with3(code, width.register(i), a, b)?)?;
+        }
+        Ok(u64::from(ACCUMULATORS))
+    };
+    // What the registers hold does not matter. Code after a loop of wide registers is slow on some machines unless
+    // their upper parts are cleared.
+    looped(|_| Ok(()), body, CodeAssembler::vzeroupper)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iced_x86::{Decoder, DecoderOptions, Mnemonic};
+
+    #[test]
+    fn a_turn_has_as_many_instructions_as_it_says() {
+        let count = |code: &LoopCode, mnemonic| {
+            let decoder = Decoder::new(64, &code.bytes, DecoderOptions::NONE);
+            decoder.into_iter().filter(|i| i.mnemonic() == mnemonic).count() as u64
+        };
+        let loops = [(Width::Xmm, false), (Width::Ymm, false), (Width::Xmm, true), (Width::Ymm, true)];
+        for (width, evex) in loops.into_iter().chain([(Width::Zmm, true)]) {
+            let code = dots(width, evex).unwrap();
+            assert_eq!(count(&code, Mnemonic::Vpdpbusd), code.in_turn, "{width:?}");
+        }
+        let chain = chain().unwrap();
+        assert_eq!(count(&chain, Mnemonic::Imul), chain.in_turn);
+    }
+
+    #[test]
+    fn the_machine_is_one_that_exists() {
+        for target in crate::targets::ALL.iter().filter(|target| (target.runs_here)()) {
+            let Some(peak) = measure(target).unwrap() else { continue };
+            // Shared machines lose time; none gains any.
+            assert!((0.1..8.0).contains(&peak.clock), "{peak:?}");
+            assert_eq!(peak.dots.is_some(), width(target).is_some());
+            if let Some((width, rate)) = peak.dots {
+                let instructions = rate / width.lanes() as f64 / peak.clock;
+                assert!((0.05..4.5).contains(&instructions), "{peak:?}");
+            }
+        }
+    }
+}
