@@ -42,7 +42,7 @@
 //! | [`tensor`] | real tensors of the oracle |
 //! | [`ir`] | the training IR: SSA over real-valued tensors, its text in both directions, its structure's verifier |
 //! | [`numbers`] | real numbers at compile time become dyadics here, and nowhere else |
-//! | [`kernel`] | the kernel program: builder, verifier with interval analysis, interpreter, printer |
+//! | [`kernel`] | the kernel program: builder, verifier with interval analysis, interpreter, printer, costs |
 //! | [`quant`] | one file per quantizer: levels, ranges, rounding and derivative in real numbers |
 //! | [`rectify`] | one file per rectification of batch norm, in real numbers and as scalar kernel code |
 //! | [`bits`] | policies that choose bit-widths |
@@ -54,7 +54,7 @@
 //! | [`oracle`] | a module evaluated in f64 |
 //! | [`lower`] | training IR to kernel programs: the integer arithmetic |
 //! | [`plan`](mod@plan), [`plan_check`] | the memory plan and its independent checker |
-//! | [`codegen`] | emission through Cranelift, code in memory, the audit of emitted bytes |
+//! | [`codegen`] | emission through Cranelift, code in memory, the audit of emitted bytes, the peak of the machine |
 //! | [`models`], [`datasets`] | networks that come with the program; data sets it can fetch, and the built-in sample |
 //! | [`driver`] | the pipeline |
 //! | [`cli`] | one file per subcommand |

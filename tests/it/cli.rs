@@ -106,6 +106,26 @@ fn scripts_end_as_recorded() {
 }
 
 #[test]
+fn bench_prints_one_object() {
+    let call = ["bench", "mlp", "--json", "--threads", "1", "--steps", "1", "--repetitions", "1"];
+    let output = Command::new(env!("CARGO_BIN_EXE_fqtc")).args(call).output().unwrap();
+    let figures: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let number = |value: &serde_json::Value, name: &str| value[name].as_f64().unwrap_or(0.0);
+    for name in ["images_per_s", "ms_per_step", "compile_ms", "arena_bytes", "profiled_step_ms"] {
+        assert!(number(&figures, name) > 0.0, "{name} in {figures}");
+    }
+    // The kernels and the waiting are the step; layers and classes are the same kernels.
+    let sum = |of: &str, name: &str| -> f64 {
+        figures[of].as_array().unwrap().iter().map(|row| number(&row["sums"], name)).sum()
+    };
+    let parts = sum("kernels", "ms") + number(&figures, "waiting_ms");
+    assert!((parts / number(&figures, "profiled_step_ms") - 1.0).abs() < 1e-9, "{figures}");
+    for name in ["calls", "macs", "bytes"] {
+        assert_eq!(sum("kernels", name), sum("classes", name), "{name}");
+    }
+}
+
+#[test]
 fn every_command_of_the_readme_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut commands = vec![];

@@ -664,3 +664,10 @@ fn calls_are_checked() {
         }
     }
 }
+
+#[test]
+fn costs_are_products_and_spans() {
+    let cost = cost::cost(&clamp_kernel("clamp"));
+    // Two items of four blocks: 128 halfwords are read, as many bytes written.
+    assert_eq!(cost, cost::Cost { class: cost::Class::Elementwise, macs: 0, dots: 0, bytes: 256 + 128 });
+}

@@ -1,11 +1,12 @@
 //! Lowering of whole models: programs verify and run without a trap.
 
 use fqtc::ir::{Module, Stage};
+use fqtc::kernel::cost::{Class, cost};
 use fqtc::kernel::{self, BufferId, Kind};
 use fqtc::lower::{Mode, lower};
 use fqtc::passes;
 
-use crate::support::modules;
+use crate::support::{modules, runs};
 
 fn models() -> Vec<Module> {
     vec![
@@ -46,4 +47,39 @@ fn programs_verify_and_run_without_a_trap() {
             }
         }
     }
+}
+
+#[test]
+fn contractions_do_the_products_of_their_layers() {
+    let compiled = runs::compiled("resnet20.fqt", "");
+    let (module, program) = (&compiled.module, &compiled.programs[0]);
+    // Each output of a layer takes one product with each weight of its channel.
+    let products = |op: &str| -> Vec<u64> {
+        let nodes = module.nodes.iter().filter(|node| node.op == op);
+        let of = |node: &fqtc::ir::Node| {
+            let (weights, out) = (module.ty(node.operands[1]), module.ty(node.results[0]));
+            weights.elements().unwrap() * out.elements().unwrap() / out.shape.last().unwrap()
+        };
+        nodes.map(of).collect()
+    };
+    let (convs, linear) = (products("conv2d"), products("linear")[0]);
+    let (first, all) = (convs[0], convs.iter().sum::<u64>());
+    // By hand: 3·9·16 of each of 32² outputs; in the stages 6, 5 and 5 of 16, 32 and 64 channels on as many, the first of the
+    // last two reading half; and two shortcuts.
+    let stage = |channels: u64, size: u64, convs: u64| 9 * channels * channels * size * size * convs;
+    let halves = |channels: u64, size: u64| (9 + 1) * channels / 2 * channels * size * size;
+    let by_hand = 3 * 9 * 16 * 1024 + stage(16, 32, 6) + stage(32, 16, 5) + stage(64, 8, 5);
+    assert_eq!(all, 128 * (by_hand + halves(32, 16) + halves(64, 8)));
+    assert_eq!(linear, 128 * 640);
+    let macs = |name: &str| -> u64 {
+        let costs = program.calls.iter().map(|call| &program.kernels[call.kernel]);
+        let costs: Vec<_> = costs.filter(|kernel| kernel.name == name).map(cost).collect();
+        assert!(costs.iter().all(|cost| cost.class == Class::Contraction && cost.macs == 4 * cost.dots));
+        costs.iter().map(|cost| cost.macs).sum()
+    };
+    // Padding: the image has a fourth channel; the ten logits are 16 lanes, or three groups of four where they are summed.
+    assert_eq!(macs("contract"), all + first / 3);
+    assert_eq!(macs("contract_logits"), linear / 10 * 16);
+    assert_eq!(macs("grad_weight"), all + linear / 10 * 16);
+    assert_eq!(macs("contract_grad"), all - first + linear / 10 * 12);
 }

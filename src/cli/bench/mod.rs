@@ -1,7 +1,7 @@
 //! `fqtc bench`: how fast a training step is, where its time goes, and how that compares with PyTorch.
 //!
-//! One batch stays in memory: neither reading nor distorting images is part of what is measured. Its pixels are random,
-//! and times do not depend on them. Whole steps are timed first and without clocks inside; the profile is of later steps.
+//! One batch stays in memory: neither reading nor distorting images is part of what is measured. Its pixels are random:
+//! a data set would be in memory beside it. Whole steps are timed first, without clocks inside; the profile is of later ones.
 
 mod against;
 mod profile;
@@ -22,6 +22,12 @@ use crate::codegen::peak::{self, Peak};
 use profile::{Calls, Profile};
 
 /// Measure how fast a training step is, and where its time goes.
+///
+/// Whole steps on one batch are timed first, then single kernels in later steps. In the tables, ms is the time of all
+/// threads in a kernel divided by the threads; `single item` (what only one thread can do) and `waiting` (for items, and
+/// at the barrier after each call) are what holds a step together. MACs/cycle is of one thread while it computes, and
+/// `of peak` its share of what a loop without memory did in the same run. MiB is what kernels read and write, wherever it
+/// lies.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -83,6 +89,7 @@ struct Figures {
     /// Steps that were timed together, and images a second of each such time.
     steps: u32,
     rates: Vec<f64>,
+    /// From the text of the model to a step that can run.
     compile: Duration,
     arena_bytes: u64,
     /// Largest resident memory so far, above that at the start of the process, in bytes.
@@ -101,8 +108,9 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let source = Source::read(&args.model.path)?;
     let target = args.machine.target()?;
     let (ready, calls) = compile::ready_and(&source, &args.model, &args.machine, Calls::of)?;
-    let compile = ready.timings.iter().map(|(_, time)| *time).sum();
+    let begin = Instant::now();
     let mut session = Session::new(ready.artifact, ready.kernels, args.machine.threads())?;
+    let compile = ready.timings.iter().map(|(_, time)| *time).sum::<Duration>() + begin.elapsed();
     prepare(&mut session, ready.seed);
     let rates = rates(&mut session, args.repetitions, args.steps);
     let peak = peak::measure(target).map_err(Failure::failed)?;

@@ -61,7 +61,7 @@ fn gradient_bits(module: &Module) -> Option<i64> {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sums {
     pub(super) calls: u64,
-    /// Nanoseconds of a step: in kernels, shared by the threads; of calls with one item, from start to end.
+    /// Nanoseconds of a step: those of all threads in kernels, divided by the threads.
     pub(super) time: f64,
     /// Nanoseconds in kernels, of all threads together.
     pub(super) busy: u64,
@@ -93,7 +93,7 @@ pub(super) struct Row {
 pub(super) struct Profile {
     /// In order of their first calls.
     pub(super) rows: Vec<Row>,
-    /// Nanoseconds of a step in which a thread waits for the others, or for its part of a call.
+    /// Nanoseconds of a step that threads are not in kernels: at barriers, or without an item.
     pub(super) waiting: f64,
     /// Nanoseconds of a step with clocks in it.
     pub(super) step: f64,
@@ -107,8 +107,7 @@ impl Profile {
             let of =
                 |pick: fn(&CallTime) -> u64| median(steps.iter().map(|step| pick(&step[i]))).unwrap_or(0);
             let (wall, busy) = (of(|time| time.wall), of(|time| time.busy));
-            let shared = (busy as f64 / threads as f64).min(wall as f64);
-            let time = if call.cost.class == Class::Single { wall as f64 } else { shared };
+            let time = (busy as f64 / threads as f64).min(wall as f64);
             profile.step += wall as f64;
             profile.waiting += wall as f64 - time;
             let Cost { class, macs, dots, bytes } = call.cost;
@@ -180,7 +179,7 @@ mod tests {
         assert_eq!(profile.rows.len(), 2);
         let contract = profile.class(Class::Contraction);
         assert_eq!((contract.calls, contract.time, contract.macs), (2, 125.0, 16));
-        assert_eq!(profile.class(Class::Single).time, 30.0);
-        assert_eq!((profile.step, profile.waiting), (181.0, 26.0));
+        assert_eq!(profile.class(Class::Single).time, 10.5);
+        assert_eq!((profile.step, profile.waiting), (181.0, 45.5));
     }
 }
