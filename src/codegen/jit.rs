@@ -11,7 +11,7 @@ use crate::kernel::{Kernel, Program, Stmt};
 use crate::targets::{Effort, Target};
 use cranelift_codegen::ir::{AbiParam, types};
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
-use cranelift_module::{FuncId, Linkage, Module, default_libcall_names};
+use cranelift_module::{FuncId, Linkage, Module, ModuleError, default_libcall_names};
 use fqt_runtime::step::{KernelFn, Kernels, OFFSET_UNIT};
 use std::ops::Range;
 use std::sync::Mutex;
@@ -195,11 +195,10 @@ impl Loop {
         let module = memory.module();
         let mut signature = module.make_signature();
         signature.params.push(AbiParam::new(types::I64));
-        let placed = module
-            .declare_function("loop", Linkage::Local, &signature)
-            .and_then(|id| module.define_function_bytes(id, 64, &code.bytes, &[]).map(|()| id))
-            .and_then(|id| module.finalize_definitions().map(|()| id));
-        let id = placed.map_err(|e| format!("placing a loop: {e}"))?;
+        let wrong = |e: ModuleError| format!("placing a loop: {e}");
+        let id = module.declare_function("loop", Linkage::Local, &signature).map_err(wrong)?;
+        module.define_function_bytes(id, 64, &code.bytes, &[]).map_err(wrong)?;
+        module.finalize_definitions().map_err(wrong)?;
         // SAFETY: `LoopCode` is a function of this signature in the convention of x86-64 targets (`peak` makes it), and
         // `memory` holds its bytes for as long as the pointer lives.
         let function = unsafe {

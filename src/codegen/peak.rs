@@ -178,17 +178,17 @@ mod tests {
         };
         let loops = [(Width::Xmm, false), (Width::Ymm, false), (Width::Xmm, true), (Width::Ymm, true)];
         for (width, evex) in loops.into_iter().chain([(Width::Zmm, true)]) {
-            let code = dots(width, evex).unwrap();
+            let code = dots(width, evex).expect("it assembles");
             assert_eq!(count(&code, Mnemonic::Vpdpbusd), code.in_turn, "{width:?}");
         }
-        let chain = chain().unwrap();
+        let chain = chain().expect("it assembles");
         assert_eq!(count(&chain, Mnemonic::Imul), chain.in_turn);
     }
 
     #[test]
     fn the_machine_is_one_that_exists() {
         for target in crate::targets::ALL.iter().filter(|target| (target.runs_here)()) {
-            let Some(peak) = measure(target).unwrap() else { continue };
+            let Some(peak) = measure(target).expect("this machine runs it") else { continue };
             // Shared machines lose time; none gains any.
             assert!((0.1..8.0).contains(&peak.clock), "{peak:?}");
             assert_eq!(peak.dots.is_some(), width(target).is_some());

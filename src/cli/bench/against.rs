@@ -187,7 +187,7 @@ mod tests {
     fn figures_of_the_script_are_read() {
         let line =
             r#"{"version": "2", "images_per_s": 400.5, "peak_rss_mib": 700, "rss_after_import_mib": 200.5}"#;
-        let read = theirs(&format!("a warning\n{line}\n")).unwrap();
+        let read = theirs(&format!("a warning\n{line}\n")).expect("complete figures");
         assert_eq!((read.images_per_s, read.memory), (400.5, 499.5));
         assert!(theirs("").is_none() && theirs("{}").is_none());
         assert!(theirs(&line.replace("400.5", "0")).is_none(), "no ratio over nothing");

@@ -24,8 +24,8 @@ use profile::{Calls, Profile};
 /// Measure how fast a training step is, and where its time goes.
 ///
 /// Whole steps on one batch are timed first, then single kernels in later steps. In the tables, ms is the time of all
-/// threads in a kernel divided by the threads; `single item` (what only one thread can do) and `waiting` (for items, and
-/// at the barrier after each call) are what holds a step together. MACs/cycle is of one thread while it computes, and
+/// threads in a kernel divided by the threads, and waiting the rest of the time of its calls: threads at the barrier, or
+/// without an item. Waiting and `single item` (what only one thread can do) are the glue of a step. MACs/cycle is of one thread while it computes, and
 /// `of peak` its share of what a loop without memory did in the same run. MiB is what kernels read and write, wherever it
 /// lies.
 #[derive(clap::Args)]

@@ -63,6 +63,8 @@ pub(super) struct Sums {
     pub(super) calls: u64,
     /// Nanoseconds of a step: those of all threads in kernels, divided by the threads.
     pub(super) time: f64,
+    /// Nanoseconds of a step that threads are not in kernels: at barriers, or without an item.
+    pub(super) waiting: f64,
     /// Nanoseconds in kernels, of all threads together.
     pub(super) busy: u64,
     pub(super) macs: u64,
@@ -74,6 +76,7 @@ impl Sums {
     fn add(&mut self, other: Sums) {
         self.calls += other.calls;
         self.time += other.time;
+        self.waiting += other.waiting;
         self.busy += other.busy;
         self.macs += other.macs;
         self.dots += other.dots;
@@ -93,8 +96,6 @@ pub(super) struct Row {
 pub(super) struct Profile {
     /// In order of their first calls.
     pub(super) rows: Vec<Row>,
-    /// Nanoseconds of a step that threads are not in kernels: at barriers, or without an item.
-    pub(super) waiting: f64,
     /// Nanoseconds of a step with clocks in it.
     pub(super) step: f64,
 }
@@ -102,16 +103,16 @@ pub(super) struct Profile {
 impl Profile {
     /// From the times of the calls in several steps: of each call, the medians.
     pub(super) fn new(calls: Calls, steps: Vec<Vec<CallTime>>, threads: usize) -> Profile {
-        let mut profile = Profile { rows: vec![], waiting: 0.0, step: 0.0 };
+        let mut profile = Profile { rows: vec![], step: 0.0 };
         for (i, call) in calls.calls.into_iter().enumerate() {
             let of =
                 |pick: fn(&CallTime) -> u64| median(steps.iter().map(|step| pick(&step[i]))).unwrap_or(0);
             let (wall, busy) = (of(|time| time.wall), of(|time| time.busy));
             let time = (busy as f64 / threads as f64).min(wall as f64);
             profile.step += wall as f64;
-            profile.waiting += wall as f64 - time;
+            let waiting = wall as f64 - time;
             let Cost { class, macs, dots, bytes } = call.cost;
-            let sums = Sums { calls: 1, time, busy, macs, dots, bytes };
+            let sums = Sums { calls: 1, time, waiting, busy, macs, dots, bytes };
             add(&mut profile.rows, Row { layer: call.layer, kernel: call.kernel, class, sums });
         }
         profile
@@ -180,6 +181,6 @@ mod tests {
         let contract = profile.class(Class::Contraction);
         assert_eq!((contract.calls, contract.time, contract.macs), (2, 125.0, 16));
         assert_eq!(profile.class(Class::Single).time, 10.5);
-        assert_eq!((profile.step, profile.waiting), (181.0, 45.5));
+        assert_eq!((profile.step, sum(profile.rows.iter()).waiting), (181.0, 45.5));
     }
 }

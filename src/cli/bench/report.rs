@@ -107,7 +107,8 @@ fn heading(figures: &Figures) -> String {
     lines.join("\n")
 }
 
-const NUMBERS: [&str; 8] = ["calls", "ms", "share", "10^6 MACs", "MACs/cycle", "of peak", "MiB", "GiB/s"];
+const NUMBERS: [&str; 9] =
+    ["calls", "ms", "share", "waiting", "10^6 MACs", "MACs/cycle", "of peak", "MiB", "GiB/s"];
 
 /// The head of a table: names to the left, numbers to the right.
 fn head(what: &str) -> Vec<String> {
@@ -122,6 +123,7 @@ fn cells(figures: &Figures, name: String, sums: &Sums) -> Vec<String> {
         sums.calls.to_string(),
         format!("{:.3}", sums.time / 1e6),
         format!("{:.1} %", 100.0 * figures.share_of_step(sums.time)),
+        format!("{:.3}", sums.waiting / 1e6),
         some(macs, |x| format!("{x:.1}")),
         some(figures.macs_per_cycle(sums), |x| format!("{x:.1}")),
         some(figures.share_of_peak(sums), |x| format!("{:.1} %", 100.0 * x)),
@@ -142,7 +144,7 @@ fn classes(figures: &Figures) -> String {
         let all = cells(figures, name.into(), &Sums { time, ..Sums::default() });
         [all[0].clone(), " ".repeat(8), all[2].clone(), all[3].clone()].to_vec()
     };
-    lines.push(time("waiting", figures.profile.waiting));
+    lines.push(time("waiting", sum(figures.profile.rows.iter()).waiting));
     lines.push(time("step", figures.profile.step));
     table(&lines)
 }
@@ -188,7 +190,7 @@ pub(super) fn json(figures: &Figures) -> String {
         "dot_product_bits": peak.and_then(|peak| peak.dots).map(|(width, _)| 32 * width.lanes()),
         "peak_macs_per_cycle": figures.peak_macs_per_cycle(),
         "profiled_step_ms": profile.step / 1e6,
-        "waiting_ms": profile.waiting / 1e6,
+        "waiting_ms": sum(profile.rows.iter()).waiting / 1e6,
         "classes": Class::ALL.map(class),
         "kernels": profile.rows.iter().map(row).collect::<Vec<_>>(),
         "against": figures.against.iter().map(super::against::Comparison::json).collect::<Vec<_>>(),
@@ -200,6 +202,7 @@ fn sums_json(figures: &Figures, sums: &Sums) -> Value {
     json!({
         "calls": sums.calls,
         "ms": sums.time / 1e6,
+        "waiting_ms": sums.waiting / 1e6,
         "busy_ms": sums.busy as f64 / 1e6,
         "macs": sums.macs,
         "macs_per_cycle": figures.macs_per_cycle(sums),
