@@ -71,10 +71,10 @@ const ACCUMULATORS: u32 = 14;
 const CHAIN: u64 = 64;
 /// Cycles from one 64-bit multiplication to the next that needs it: the same on Intel since 2008 and on AMD since 2017.
 const MULTIPLY_LATENCY: f64 = 3.0;
-/// How long a loop runs at least to be timed.
-const LONG_ENOUGH: Duration = Duration::from_millis(4);
+/// How long a loop runs at least to be timed: long beside reading the clock, short beside the slices of a scheduler.
+const LONG_ENOUGH: Duration = Duration::from_micros(200);
 /// Timings of which the shortest counts: others were interrupted.
-const TRIES: usize = 7;
+const TRIES: usize = 80;
 
 /// Measures this machine, or nothing where the target is no x86-64.
 ///
@@ -83,35 +83,61 @@ pub fn measure(target: &'static Target) -> Result<Option<Peak>, String> {
     if !target.is_x86() {
         return Ok(None);
     }
-    let clock = rate(&chain().map_err(broken)?, target)? * MULTIPLY_LATENCY;
-    let dots = match width(target) {
+    let mut clock = Timing::new(&chain().map_err(broken)?, target)?;
+    let mut dots = match width(target) {
         None => None,
         Some(width) => {
             let code = dots(width, target.has("has_avx512vnni")).map_err(broken)?;
-            Some((width, rate(&code, target)? * width.lanes() as f64))
+            Some((width, Timing::new(&code, target)?))
         }
     };
-    Ok(Some(Peak { clock, dots }))
+    for _ in 0..TRIES {
+        clock.again();
+        if let Some((_, timing)) = &mut dots {
+            timing.again();
+        }
+    }
+    let dots = dots.map(|(width, timing)| (width, timing.rate() * width.lanes() as f64));
+    Ok(Some(Peak { clock: clock.rate() * MULTIPLY_LATENCY, dots }))
 }
 
 fn broken(error: IcedError) -> String {
     format!("a loop to measure the machine: {error}")
 }
 
-/// Instructions in a nanosecond.
-fn rate(code: &LoopCode, target: &'static Target) -> Result<f64, String> {
-    let run = Loop::new(code, target)?;
-    let time = |turns: u64| {
-        let begin = Instant::now();
-        run.run(turns);
-        begin.elapsed()
-    };
-    let mut turns = 1 << 10;
-    while time(turns) < LONG_ENOUGH {
-        turns *= 2;
+/// A loop with the shortest time that it took.
+struct Timing {
+    code: Loop,
+    turns: u64,
+    instructions: u64,
+    best: Duration,
+}
+
+impl Timing {
+    fn new(code: &LoopCode, target: &'static Target) -> Result<Timing, String> {
+        let mut timing =
+            Timing { code: Loop::new(code, target)?, turns: 1 << 10, instructions: 0, best: Duration::MAX };
+        while timing.once() < LONG_ENOUGH {
+            timing.turns *= 2;
+        }
+        timing.instructions = timing.turns * code.in_turn;
+        Ok(timing)
     }
-    let best = (0..TRIES).map(|_| time(turns)).min().unwrap_or_default();
-    Ok((turns * code.in_turn) as f64 / best.as_nanos().max(1) as f64)
+
+    fn once(&self) -> Duration {
+        let begin = Instant::now();
+        self.code.run(self.turns);
+        begin.elapsed()
+    }
+
+    fn again(&mut self) {
+        self.best = self.best.min(self.once());
+    }
+
+    /// Instructions in a nanosecond.
+    fn rate(&self) -> f64 {
+        self.instructions as f64 / self.best.as_nanos().max(1) as f64
+    }
 }
 
 /// A loop over a body, with some code before and after it.
