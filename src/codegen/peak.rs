@@ -45,7 +45,12 @@ impl Width {
 
 /// The vectors that a target's contractions use, if it has a dot product instruction that can be measured.
 pub fn width(target: &Target) -> Option<Width> {
-    (target.is_x86() && target.dot == DotForm::SignedFirst).then_some(Width::Xmm)
+    let known = target.is_x86() && target.dot == DotForm::SignedFirst;
+    known.then_some(match target.wide.map(|wide| wide.bytes) {
+        Some(64) => Width::Zmm,
+        Some(_) => Width::Ymm,
+        None => Width::Xmm,
+    })
 }
 
 /// What was measured, on one thread.
