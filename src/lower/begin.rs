@@ -6,6 +6,7 @@
 use super::cx::{Cx, Kx};
 use crate::ir::Training;
 use crate::kernel::{BufferId, DType, Program, Range};
+use crate::numbers::half_cosine;
 use crate::types::real;
 
 /// What tells the time of a run.
@@ -136,7 +137,7 @@ pub(crate) fn learning_rate(training: &Training, t: f64) -> f64 {
         return base * t / warmup;
     }
     let after = if warmup < 1.0 { (t - warmup) / (1.0 - warmup) } else { 1.0 };
-    let cosine = |x: f64| 0.5 * (1.0 + (std::f64::consts::PI * x.clamp(0.0, 1.0)).cos());
+    let cosine = |x: f64| half_cosine(x.clamp(0.0, 1.0));
     match name.as_str() {
         "cosine" => base * cosine(after),
         "one_cycle" => {
@@ -149,8 +150,8 @@ pub(crate) fn learning_rate(training: &Training, t: f64) -> f64 {
         }
         "step" => {
             let factor = args.get("factor").map_or(0.1, |_| real(args, "factor"));
-            let passed = [0.5, 0.75].iter().filter(|&&milestone| t >= milestone).count();
-            base * factor.powi(passed as i32)
+            let passed = [0.5, 0.75].iter().filter(|&&milestone| t >= milestone);
+            passed.fold(base, |rate, _| rate * factor)
         }
         _ => base,
     }

@@ -8,7 +8,7 @@ use super::cx::{Cx, Kx, SUM, Shape, WIDE};
 use super::gather::Reduced;
 use super::weights::{MASTER_BITS, clamp};
 use crate::kernel::{BufferId, DType, Index, Kind, Param, Range, Value};
-use crate::numbers::packed;
+use crate::numbers::{self, packed};
 
 /// Logits: i32 accumulators of the last layer with what gives them meaning.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ pub(super) fn softmax_cross_entropy(cx: &mut Cx, logits: &Logits) -> Loss {
         cx.buffer("predictions".into(), DType::I32, &[n], Range::new(0, classes as i64 - 1), Kind::Output);
     let gradient =
         cx.temp("logits.gradient".into(), DType::I32, &[n, cp], Range::new(-Q30 * 2 + 1, Q30 * 2 - 1));
-    let exp2 = (0..=256).map(|i| (Q30 as f64 * (-(i as f64) / 256.0).exp2()).round() as i64).collect();
+    let exp2 = (0..=256).map(|i| (Q30 as f64 * numbers::exp2(-(i as f64) / 256.0)).round() as i64).collect();
     let exp2 = cx.table("exp2".into(), DType::I32, exp2);
     let ln2 = cx.table("ln2".into(), DType::Dyadic, vec![packed(std::f64::consts::LN_2)]);
     let z = cx.temp("logits.z".into(), DType::I64, &[items, cp], Range::new(-LOGIT, LOGIT));
