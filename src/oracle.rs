@@ -11,7 +11,7 @@ use fqt_runtime::random;
 use crate::ir::{Module, Node};
 use crate::ops::{self, Eval, Tensor};
 use crate::quant::Quantization;
-use crate::types::int;
+use crate::types::{int, word};
 
 /// Quantizers as their smooth surrogates, with ranges by path of the quantizer.
 #[derive(Clone, Debug, Default)]
@@ -45,12 +45,12 @@ pub struct Rounding {
     pub ranges: BTreeMap<String, Vec<f64>>,
 }
 
-/// The name under which [`Rounding`] looks up the ranges of a node: its path for activations and weights, and
-/// `path#stream` for gradients.
+/// The name under which [`Rounding`] looks up the ranges of a node: `path@scheme` for activations and weights, which
+/// may have one path, and `path#stream` for gradients.
 pub fn range_key(node: &Node) -> String {
     match node.attrs.get("stream") {
         Some(stream) => format!("{}#{stream}", node.path),
-        None => node.path.clone(),
+        None => format!("{}@{}", node.path, word(&node.attrs, "scheme")),
     }
 }
 

@@ -167,6 +167,9 @@ pub(super) struct Mask {
     pub(super) low: bool,
     /// Outside of these codes stops (clipping).
     pub(super) levels: Option<Levels>,
+    /// The clip is learned: its edges are the outer levels themselves, where its own gradient begins. Else they lie half
+    /// a step beyond, and what rounds to the outer code still passes.
+    pub(super) learned: bool,
     /// Which part passes.
     pub(super) part: Part,
 }
@@ -203,21 +206,28 @@ impl Mask {
         let k = kx.load_scalar(p.at(0));
         let one = kx.int(1);
         // u carries the rounding constant 2^(k−1): the value is positive where u exceeds it.
+        let twice = kx.shift_left(one, k);
+        let half = kx.shift_right(twice, 1);
+        let level = |kx: &mut Kx, level: i32| {
+            let level = kx.int(level as i64);
+            kx.shift_left(level, k)
+        };
         let above = match (self.low, self.levels) {
-            (true, _) => {
-                let twice = kx.shift_left(one, k);
-                Some(kx.shift_right(twice, 1))
-            }
+            (true, _) => Some(half),
             (false, Some(levels)) => {
-                let lo = kx.int(levels.lo as i64);
-                let edge = kx.shift_left(lo, k);
-                Some(kx.sub(edge, one))
+                let lo = level(kx, levels.lo);
+                // Without negative values there is no lower clip, and zero passes.
+                Some(if self.learned && levels.lo > 0 { kx.add(lo, half) } else { kx.sub(lo, one) })
             }
             (false, None) => None,
         };
         let below = self.levels.map(|levels| {
-            let hi = kx.int(levels.hi as i64 + 1);
-            kx.shift_left(hi, k)
+            if self.learned {
+                let hi = level(kx, levels.hi);
+                kx.add(hi, half)
+            } else {
+                level(kx, levels.hi + 1)
+            }
         });
         let above = above.map(|v| splat_clamped(kx, v));
         let below = below.map(|v| splat_clamped(kx, v));

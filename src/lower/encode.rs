@@ -40,13 +40,21 @@ pub(super) enum Output<'a> {
         rounding: Rounding,
         nhwc: Option<Bordered>,
         blocked: Option<Blocked>,
-        /// Largest |v| with all fraction bits, `[items][channels]` I16.
-        largest: Option<BufferId>,
+        /// Largest value, for ranges.
+        largest: Option<Largest>,
         /// Σ codes, `[items][channels]` i64.
         sums: Option<BufferId>,
     },
     /// 16-bit integers, ties up.
     Wide { store: Source, relu: bool },
+}
+
+/// Largest |v| before clipping, `[items][channels]` I16.
+#[derive(Clone, Copy)]
+pub(super) struct Largest {
+    pub(super) buffer: BufferId,
+    /// Bits below the code: with fewer than the code itself is rounded from, values beyond the levels can be seen.
+    pub(super) fraction: u32,
 }
 
 /// I8 codes for a weight gradient.
@@ -119,7 +127,7 @@ impl Encoding<'_> {
         let (item, cp) = (kx.item(), shape.cp());
         let (largest, sums) = match &self.output {
             Output::Activation { largest, .. } => (*largest, None),
-            Output::Gradient { largest, sums, .. } => (*largest, *sums),
+            Output::Gradient { largest, sums, .. } => (largest.map(|l| l.buffer), *sums),
             Output::Wide { .. } => (None, None),
         };
         if let Some(largest) = largest {
@@ -162,10 +170,12 @@ impl Encoding<'_> {
                 }
             }
             Output::Gradient { bits, rounding, nhwc, blocked, largest, sums } => {
-                let v = fraction(kx, u, shift, *bits);
+                let limit = gradient_levels(*bits) << fraction_bits(*bits);
+                let v = fixed_point(kx, u, shift, fraction_bits(*bits), limit);
                 if let Some(largest) = largest {
+                    let v = fixed_point(kx, u, shift, largest.fraction, i16::MAX as i32);
                     let size = kx.abs(v);
-                    let address = partial(kx, *largest, at, shape);
+                    let address = partial(kx, largest.buffer, at, shape);
                     kx.max_into(address, size);
                 }
                 let code = round(kx, v, *bits, *rounding, key, at, shape);
@@ -292,14 +302,13 @@ pub(super) const fn fraction_bits(bits: u32) -> u32 {
     16 - bits
 }
 
-/// `u >> (k − F)` within `±levels·2^F`, I16: adding F random bits cannot overflow.
-fn fraction(kx: &mut Kx, u: Value, shift: Value, bits: u32) -> Value {
-    let f = kx.int(fraction_bits(bits) as i64);
+/// `u >> (k − F)` within `±limit`, I16. With the limit at the last level, adding F random bits cannot overflow.
+fn fixed_point(kx: &mut Kx, u: Value, shift: Value, fraction: u32, limit: i32) -> Value {
+    let f = kx.int(fraction as i64);
     let by = kx.sub(shift, f);
     let by = kx.clamp(by, 0, 31);
     let v = kx.shift_right(u, by);
     let v = kx.narrow(DType::I16, v);
-    let limit = ((1 << (bits - 1)) - 1) << fraction_bits(bits);
     kx.clamp(v, -limit, limit)
 }
 
@@ -327,16 +336,34 @@ fn round(
             let mask = kx.splat_const(DType::I16, (1 << f) - 1);
             kx.and(r, mask)
         }
-        (Rounding::PseudoStochastic, _) => {
-            let half = f / 2;
-            let mask = kx.splat_const(DType::I16, (1 << half) - 1);
-            let low = kx.and(v, mask);
-            kx.shift_left(low, f - half)
-        }
+        (Rounding::PseudoStochastic, _) => return pseudo_stochastic(kx, v, bits),
         _ => kx.splat_const(DType::I16, 1 << (f - 1)),
     };
     let v = kx.add(v, random);
     kx.shift_right(v, f)
+}
+
+/// On magnitudes, up iff the upper half of the fraction exceeds the lower half. Added to the two's complement instead,
+/// the lower half would carry less than half of the time on both sides of zero: a bias downwards, which sums show.
+fn pseudo_stochastic(kx: &mut Kx, v: Value, bits: u32) -> Value {
+    let f = fraction_bits(bits) as u8;
+    let half = f / 2;
+    let size = kx.abs(v);
+    let low_bits = |kx: &mut Kx, n: u8| {
+        let mask = kx.splat_const(DType::I16, (1 << n) - 1);
+        kx.and(size, mask)
+    };
+    let (high, low) = (low_bits(kx, f), low_bits(kx, half));
+    let high = kx.shift_right(high, half);
+    let low = kx.shift_left(low, f % 2);
+    let up = kx.lt(low, high); // −1 where it is true
+    let whole = kx.shift_right(size, f);
+    let size = kx.sub(whole, up);
+    let zero = kx.splat_const(DType::I16, 0);
+    let negative = kx.lt(v, zero);
+    let flipped = kx.xor(size, negative);
+    let code = kx.sub(flipped, negative);
+    kx.clamp(code, -gradient_levels(bits), gradient_levels(bits))
 }
 
 /// Largest absolute code of `bits`.

@@ -12,6 +12,10 @@ use crate::kernel::{BufferId, DType, Index, Range, Value};
 const COEF: i64 = 1 << 14;
 /// |b'|.
 const OFFSET: i64 = 1 << 30;
+/// The smallest source that fills a grid, in its own units. All channels share one shift, so a channel with a smaller step
+/// than that would push the others' coefficients off their lower end: below 1/256 of full scale it gets coarse codes, and
+/// the coefficients of loud channels keep six bits, which is 1 %.
+const QUIETEST: f64 = 128.0;
 
 /// The step of the grid.
 #[derive(Clone, Copy, Debug)]
@@ -132,17 +136,15 @@ impl Builder<'_> {
         kx.div(largest, count)
     }
 
-    /// The bound of the values of a channel: Σ |coef|·extent + |offset|, and at least what keeps the shift above the fraction bits.
+    /// The bound of the values of a channel: Σ |coef|·extent + |offset|.
     fn bound(&self, kx: &mut Kx, c: Index, fraction: f64) -> Value {
         let mut bound = kx.real(0.0);
-        let mut floor = kx.real(0.0);
         for term in &self.affine.terms {
             let coef = self.coef(kx, term, c);
             let coef = kx.abs(coef);
             let extent = self.extent(kx, term, c);
             let part = kx.mul(coef, extent);
             bound = kx.add(bound, part);
-            floor = kx.max(floor, coef);
         }
         if let Some(offset) = self.affine.offset {
             let v = kx.per_channel(offset, c);
@@ -153,9 +155,19 @@ impl Builder<'_> {
             let f = kx.real(fraction);
             bound = kx.mul(bound, f);
         }
-        let least = kx.real(self.rule.levels.hi as f64 * ((self.rule.fraction_bits - 13) as f64).exp2());
-        let floor = kx.mul(floor, least);
-        kx.max(bound, floor)
+        bound
+    }
+
+    /// The smallest range of a channel, which its coefficients need.
+    fn floor(&self, kx: &mut Kx, c: Index) -> Value {
+        let mut floor = kx.real(0.0);
+        for term in &self.affine.terms {
+            let coef = self.coef(kx, term, c);
+            let coef = kx.abs(coef);
+            floor = kx.max(floor, coef);
+        }
+        let least = kx.real(QUIETEST);
+        kx.mul(floor, least)
     }
 
     /// Whether a channel is too quiet to have a say in common scales (its variance is below one step squared).
@@ -176,42 +188,50 @@ impl Builder<'_> {
         }
     }
 
+    /// What the grid covers: the bound or the given range, and at least the floor.
     fn emit_range(&self, kx: &mut Kx) {
-        let Step::Bound { per_channel, fraction } = self.rule.step else { return };
+        if let Step::Given(_) = self.rule.step {
+            return;
+        }
         let range = kx.update(self.range);
-        if per_channel {
+        let wanted = |kx: &mut Kx, c: Index| {
+            let wanted = match self.rule.step {
+                Step::Bound { fraction, .. } => self.bound(kx, c, fraction),
+                Step::Range(given) => kx.per_channel(given, c),
+                Step::Given(_) => unreachable!("returned above"),
+            };
+            let floor = self.floor(kx, c);
+            kx.max(wanted, floor)
+        };
+        if self.per_channel {
             kx.for_(self.shape().cp(), |kx, c| {
-                let bound = self.bound(kx, c, fraction);
-                kx.store(range.at(0).plus(c, 1), bound);
+                let wanted = wanted(kx, c);
+                kx.store(range.at(0).plus(c, 1), wanted);
             });
             return;
         }
         let zero = kx.real(0.0);
         kx.store(range.at(0), zero);
         kx.for_(self.shape().cp(), |kx, c| {
-            let bound = self.bound(kx, c, fraction);
-            let bound = self.audible(kx, c, bound);
+            let wanted = wanted(kx, c);
+            let wanted = self.audible(kx, c, wanted);
             let known = kx.load_scalar(range.at(0));
-            let bound = kx.max(known, bound);
-            kx.store(range.at(0), bound);
+            let most = kx.max(known, wanted);
+            kx.store(range.at(0), most);
         });
     }
 
     /// Steps: given, or range·scale / levels.
     fn emit_steps(&self, kx: &mut Kx) {
         let step = kx.update(self.step);
-        let range = match self.rule.step {
-            Step::Given(given) => {
-                let v = kx.scalar(given);
-                kx.store(step.at(0), v);
-                return;
-            }
-            Step::Range(range) => range,
-            Step::Bound { .. } => self.range,
-        };
+        if let Step::Given(given) = self.rule.step {
+            let v = kx.scalar(given);
+            kx.store(step.at(0), v);
+            return;
+        }
         let n = if self.per_channel { self.shape().cp() } else { 1 };
         kx.for_(n, |kx, c| {
-            let r = kx.per_channel(range, c);
+            let r = kx.per_channel(self.range, c);
             let levels = kx.real(self.rule.levels.hi as f64);
             let mut s = kx.div(r, levels);
             if let Some(scale) = self.affine.scale {
@@ -224,20 +244,13 @@ impl Builder<'_> {
 
     /// 1/step in units of the affine value without its scale.
     fn inverse_step(&self, kx: &mut Kx, c: Index) -> Value {
-        match self.rule.step {
-            Step::Given(given) => {
-                let one = kx.real(1.0);
-                let s = kx.scalar(given);
-                kx.div(one, s)
-            }
-            Step::Range(range) => self.levels_over(kx, range, c),
-            Step::Bound { .. } => self.levels_over(kx, self.range, c),
+        if let Step::Given(given) = self.rule.step {
+            let one = kx.real(1.0);
+            let s = kx.scalar(given);
+            return kx.div(one, s);
         }
-    }
-
-    fn levels_over(&self, kx: &mut Kx, range: BufferId, c: Index) -> Value {
         let levels = kx.real(self.rule.levels.hi as f64);
-        let r = kx.per_channel(range, c);
+        let r = kx.per_channel(self.range, c);
         kx.div(levels, r)
     }
 

@@ -481,7 +481,7 @@ impl Lowering<'_> {
         };
         let rule = Rule { step: Step::Given(step), levels, zero, fraction_bits: 0, max_shift: 22 };
         let Grid { fixed, step } = grid(&mut self.cx, &path, &affine, rule);
-        self.remember_grid(x, &affine, &fixed, levels);
+        self.remember_grid(node, &affine, &fixed, levels);
         let largest = range.filter(|_| self.mode == Mode::Train).map(|_| {
             let extents = [affine.shape.items(), affine.shape.cp()];
             self.cx.temp(format!("{path}.largest_code"), DType::I16, &extents, Range::new(-32768, 32767))
@@ -598,13 +598,15 @@ impl Lowering<'_> {
     }
 
     /// Remembers how a value became codes, for the masks of its gradient: under the value and, through ReLU, its input.
-    fn remember_grid(&mut self, value: Value, affine: &Affine, fixed: &super::affine::Fixed, levels: Levels) {
+    fn remember_grid(&mut self, node: &Node, affine: &Affine, fixed: &super::affine::Fixed, levels: Levels) {
+        let value = node.operands[0];
         let sources = affine.terms.iter().map(|t| t.source).collect();
         let mask = Mask {
             sources,
             fixed: fixed.clone(),
             low: affine.relu,
             levels: Some(levels),
+            learned: node.operands.len() > 1,
             part: Part::Inside,
         };
         if let Some(node) = self.module.producer(value).map(|i| &self.module.nodes[i])

@@ -5,7 +5,7 @@ use super::codes::{GradientCodes, Zero};
 use super::contract::Conv;
 use super::cx::{PARTIAL_SUM, SUM, Shape};
 use super::encode::{
-    Blocked, Encoding, Output, Rounding, encode, fraction_bits, gradient_levels, gradient_range,
+    Blocked, Encoding, Largest, Output, Rounding, encode, fraction_bits, gradient_levels, gradient_range,
 };
 use super::grid::{Grid, Rule, Step, grid};
 use super::layout::Bordered;
@@ -133,7 +133,8 @@ impl Lowering<'_> {
         let sums = (by_weight && layer.input.zero != Zero::Code(0)).then(|| {
             self.cx.temp(format!("{path}.code_sums"), DType::I64, &[shape.items(), shape.cp()], PARTIAL_SUM)
         });
-        let largest = hindsight.as_ref().map(|h| h.largest);
+        let largest =
+            hindsight.as_ref().map(|h| Largest { buffer: h.largest, fraction: seen_fraction(bits) });
         let total = sums.map(|_| self.cx.temp(format!("{path}.code_sum"), DType::I64, &[shape.cp()], SUM));
         let codes = GradientCodes {
             levels: gradient_levels(bits),
@@ -234,21 +235,22 @@ impl Lowering<'_> {
             rounding: Rounding::Nearest,
             nhwc: None,
             blocked: None,
-            largest: Some(largest),
+            largest: Some(Largest { buffer: largest, fraction: fraction_bits(bits) }),
             sums: None,
         };
         encode(&mut self.cx, "measure", affine, &[Encoding { fixed: &first.fixed, output }]);
-        self.range_of(path, (largest, items, cp), first.step, affine.scale, bits, per_channel)
+        let fraction = fraction_bits(bits);
+        self.range_of(path, (largest, items, cp), first.step, affine.scale, fraction, per_channel)
     }
 
-    /// From the largest fixed-point values of a pass to a range: largest·step/2^F, without the common scale.
+    /// From the largest fixed-point values of a pass to a range: largest·step/2^fraction, without the common scale.
     fn range_of(
         &mut self,
         path: &str,
         (largest, items, cp): (BufferId, u32, u32),
         step: BufferId,
         scale: Option<BufferId>,
-        bits: u32,
+        fraction: u32,
         per_channel: bool,
     ) -> BufferId {
         let n = if per_channel { cp } else { 1 };
@@ -275,7 +277,7 @@ impl Lowering<'_> {
                     }
                     None => v,
                 };
-                let down = kx.int(-(fraction_bits(bits) as i64));
+                let down = kx.int(-(fraction as i64));
                 let v = kx.scale(v, down);
                 kx.store(r.at(0).plus(c, 1), v);
             });
@@ -347,8 +349,8 @@ impl Lowering<'_> {
         if let Some(h) = &plan.hindsight {
             // The step is that of the accumulator; the state only needs to be consistent with itself.
             let path = format!("{}.seen", h.path);
-            let seen =
-                self.range_of(&path, (h.largest, items, cp), plan.grid_step, None, plan.bits, h.per_channel);
+            let (of, fraction) = ((h.largest, items, cp), seen_fraction(plan.bits));
+            let seen = self.range_of(&path, of, plan.grid_step, None, fraction, h.per_channel);
             let n = if h.per_channel { cp } else { 1 };
             self.cx.call("follow_hindsight", 1, |kx| {
                 let (s, v) = (kx.update(h.state), kx.read(seen));
@@ -370,6 +372,12 @@ impl Lowering<'_> {
     }
 }
 
+/// Bits below the code of the values that hindsight looks at: a range of earlier steps may be too small, and it can only
+/// grow by values beyond it. Up to sixteen times the range are seen, to a sixteenth of a code at 8 bits.
+fn seen_fraction(bits: u32) -> u32 {
+    fraction_bits(bits) - 4
+}
+
 /// What an encoding of a gradient needs, kept while the pass is built.
 struct Plan {
     fixed: super::affine::Fixed,
@@ -377,7 +385,7 @@ struct Plan {
     rounding: Rounding,
     nhwc: Option<Bordered>,
     blocked: Option<Blocked>,
-    largest: Option<BufferId>,
+    largest: Option<Largest>,
     sums: Option<BufferId>,
     codes: GradientCodes,
     hindsight: Option<Hindsight>,

@@ -155,3 +155,23 @@ pub(crate) fn mlp(batch: u32, size: u64, gradients: &str) -> Module {
     classify(m, x);
     module
 }
+
+/// Convolutions and a linear layer that read codes which can be negative, with padding, and a maximum over such.
+pub(crate) fn signed(batch: u32, size: u64, gradients: &str) -> Module {
+    let mut module = empty("signed", batch, [size, size, 1], gradients);
+    let m = &mut module;
+    let conv = |m: &mut Module, path: &str, x: Value, channels: i64| {
+        let kernel = Attr::Ints(vec![3, 3]);
+        let given = [("channels", Attr::Int(channels)), ("kernel", kernel), ("bias", Attr::Bool(true))];
+        layer(m, "conv", path, &[x], &given)
+    };
+    let x = conv(m, "conv1", m.image, 8);
+    let x = conv(m, "conv2", x, 20);
+    let x = layer(m, "max_pool", "pool1", &[x], &[("size", Attr::Int(2))]);
+    let x = conv(m, "conv3", x, 8);
+    let x = layer(m, "flatten", "flatten", &[x], &[]);
+    let x = layer(m, "linear", "linear1", &[x], &[("features", Attr::Int(12))]);
+    let x = layer(m, "relu", "relu", &[x], &[]);
+    classify(m, x);
+    module
+}

@@ -2,15 +2,19 @@
 //!
 //! Names of buffers are those that lowering gives; padded channels and borders are left out here.
 
+use std::collections::BTreeMap;
+
 use fqt_runtime::fixed::Dyadic;
-use fqtc::ir::{Module, Node, Stage, Value};
+use fqtc::ir::canonical::canonicalize;
+use fqtc::ir::{Module, Node, Role, Value};
 use fqtc::kernel::interp::{self, Memory};
-use fqtc::kernel::{BufferId, Kind, Program};
+use fqtc::kernel::{Access, Buffer, BufferId, Kind, Program};
 use fqtc::lower::{Mode, lower};
 use fqtc::oracle::{self, Rounding};
 use fqtc::passes;
+use fqtc::quant;
 use fqtc::tensor::Tensor;
-use fqtc::types::flag;
+use fqtc::types::{flag, word};
 
 use super::models::Random;
 
@@ -28,7 +32,25 @@ impl Step {
     /// Runs `steps` steps on random images and labels and keeps the last. `seed` draws the rounding; `change` alters the
     /// memory before the first step.
     pub(crate) fn run(module: Module, seed: u64, steps: u64, change: impl Fn(&mut Edit)) -> Step {
-        let module = passes::run(module, Stage::Bits, |_, _| ()).unwrap();
+        Step::without(module, &[], seed, steps, change)
+    }
+
+    /// The same, of a module that skipped some passes.
+    pub(crate) fn without(
+        mut module: Module,
+        skipped: &[&str],
+        seed: u64,
+        steps: u64,
+        change: impl Fn(&mut Edit),
+    ) -> Step {
+        canonicalize(&mut module);
+        for pass in passes::ALL {
+            if skipped.contains(&pass.name) {
+                module.stage = pass.gives;
+            } else {
+                module = pass.run(module).unwrap();
+            }
+        }
         let lowered = lower(&module, Mode::Train).unwrap_or_else(|error| panic!("{}", error.message));
         let program = lowered.program;
         let mut memory = Memory::new(&program);
@@ -57,15 +79,72 @@ impl Step {
         }
         let rounding = Rounding { seed, step: steps - 1, ..Rounding::default() };
         let mut step = Step { module, program, before, after: memory, rounding };
-        let quantized: Vec<String> = step.nodes("quantize").map(|node| node.path.clone()).collect();
-        for path in quantized {
-            let name = format!("{path}.activation.range");
-            if step.find(&name).is_some() {
-                let range = step.dyadics_before(&name);
-                step.rounding.ranges.insert(path, range);
+        step.know_ranges();
+        step
+    }
+
+    /// Repeats the last step of `other`, with the program of this module: from the same state and inputs, and with the
+    /// contents of every buffer that `shared` names replaced by those of `other` as soon as it is written. Gives also what
+    /// this program itself wrote there.
+    pub(crate) fn beside(
+        mut self,
+        other: &Step,
+        shared: impl Fn(&str) -> bool,
+    ) -> (Step, BTreeMap<String, Vec<i64>>) {
+        for (i, buffer) in self.program.buffers.iter().enumerate() {
+            if matches!(buffer.kind, Kind::State | Kind::Persistent | Kind::Input) {
+                self.before.write(&self.program, BufferId(i as u32), &other.ints_before(&buffer.name));
             }
         }
-        step
+        let (mut memory, mut own) = (self.before.clone(), BTreeMap::new());
+        for call in &self.program.calls {
+            let kernel = &self.program.kernels[call.kernel];
+            let args: Vec<u32> = call.args.iter().map(|id| memory.offsets[id.0 as usize]).collect();
+            interp::run_kernel(kernel, &mut memory.arena, &args, 0, kernel.items)
+                .unwrap_or_else(|trap| panic!("{trap}"));
+            for (&id, param) in call.args.iter().zip(&kernel.params) {
+                let name = &self.program.buffers[id.0 as usize].name;
+                if param.access != Access::Read && shared(name) {
+                    own.insert(name.clone(), memory.read(&self.program, id));
+                    memory.write(&self.program, id, &other.ints(name));
+                }
+            }
+        }
+        self.after = memory;
+        self.rounding = other.rounding.clone();
+        (self, own)
+    }
+
+    /// Gives the oracle the ranges with which the step began.
+    fn know_ranges(&mut self) {
+        let known = |node: &Node| {
+            let name = format!("{}.activation.range", node.path);
+            self.has(&name).then(|| (oracle::range_key(node), self.dyadics_before(&name)))
+        };
+        let ranges: Vec<(String, Vec<f64>)> = self.activations().filter_map(known).collect();
+        self.rounding.ranges.extend(ranges);
+    }
+
+    /// The quantizers of activations.
+    pub(crate) fn activations(&self) -> impl Iterator<Item = &Node> {
+        self.nodes("quantize").filter(|node| self.is_activation(node))
+    }
+
+    /// Whether a quantizer is one of activations.
+    pub(crate) fn is_activation(&self, node: &Node) -> bool {
+        let scheme = &self.module.schemes[word(&node.attrs, "scheme")];
+        quant::find(&scheme.quantizer).unwrap().role() == Role::Activations
+    }
+
+    /// Names of the buffers that outlive the step.
+    pub(crate) fn state(&self) -> impl Iterator<Item = &str> {
+        let lasting = |b: &&Buffer| matches!(b.kind, Kind::State | Kind::Persistent | Kind::Output);
+        self.program.buffers.iter().filter(lasting).map(|b| b.name.as_str())
+    }
+
+    /// Names of all buffers.
+    pub(crate) fn buffers(&self) -> impl Iterator<Item = &str> {
+        self.program.buffers.iter().map(|b| b.name.as_str())
     }
 
     pub(crate) fn nodes(&self, op: &str) -> impl Iterator<Item = &Node> {
@@ -104,7 +183,8 @@ impl Step {
         self.ints(name).into_iter().map(real).collect()
     }
 
-    fn dyadics_before(&self, name: &str) -> Vec<f64> {
+    /// Dyadics before the step.
+    pub(crate) fn dyadics_before(&self, name: &str) -> Vec<f64> {
         self.ints_before(name).into_iter().map(real).collect()
     }
 
@@ -135,9 +215,19 @@ impl Step {
             return self.image();
         }
         let node = self.producer(value);
+        let name = match node.op.as_str() {
+            "reshape" => return Tensor::new(self.shape(value), self.codes(node.operands[0]).data),
+            "max_pool" => format!("{}.pooled.codes", node.path),
+            _ => format!("{}.activation.codes", node.path),
+        };
+        self.codes_in(value, &self.ints(&name))
+    }
+
+    /// The same from the contents of the buffer of codes.
+    pub(crate) fn codes_in(&self, value: Value, ints: &[i64]) -> Tensor {
+        let node = self.producer(value);
         let shape = image_shape(&self.shape(value));
-        let ints = self.ints(&format!("{}.activation.codes", node.path));
-        let zero = if flag(&node.attrs, "signed") { 128 } else { 0 };
+        let zero = self.zero_code(node);
         let [n, h, w, c] = shape;
         let cp = c.next_multiple_of(16);
         let border = |p: usize| n * (h + 2 * p) * (w + 2 * p) * cp + 16;
@@ -147,12 +237,47 @@ impl Step {
         Tensor::new(self.shape(value), data.map(|v| (v - zero) as f64).collect())
     }
 
+    /// The code of zero in what a quantizer writes, or a view of it.
+    fn zero_code(&self, node: &Node) -> i64 {
+        match node.op.as_str() {
+            "max_pool" => self.zero_code(self.producer(node.operands[0])),
+            _ if flag(&node.attrs, "signed") => 1 << (self.bits(node) - 1),
+            _ => 0,
+        }
+    }
+
+    /// The bit-width of a quantizer's codes.
+    pub(crate) fn bits(&self, node: &Node) -> u32 {
+        quant::bits(&self.module.schemes[word(&node.attrs, "scheme")].params)
+    }
+
     /// The unit of activation codes.
     pub(crate) fn step_of(&self, value: Value) -> f64 {
         if value == self.module.image {
             return 1.0 / 64.0;
         }
-        self.dyadics(&format!("{}.activation.step", self.producer(value).path))[0]
+        let node = self.producer(value);
+        match node.op.as_str() {
+            "reshape" | "max_pool" => self.step_of(node.operands[0]),
+            _ => self.dyadics(&format!("{}.activation.step", node.path))[0],
+        }
+    }
+
+    /// The contraction of a layer.
+    pub(crate) fn contraction(&self, path: &str) -> &Node {
+        let mut found = self.module.nodes.iter().filter(|n| matches!(n.op.as_str(), "conv2d" | "linear"));
+        found.find(|n| n.path == path).unwrap()
+    }
+
+    /// The shape of a layer's weight; that of a linear layer on an image as if it were a convolution with one output place.
+    pub(crate) fn weight_shape(&self, path: &str) -> Vec<u64> {
+        let node = self.contraction(path);
+        let shape = self.shape(node.operands[1]);
+        let reshaped = self.module.producer(node.operands[0]).map(|i| &self.module.nodes[i]);
+        match reshaped.filter(|n| n.op == "reshape") {
+            Some(view) => [&shape[..1], &self.shape(view.operands[0])[1..]].concat(),
+            None => shape,
+        }
     }
 
     fn image(&self) -> Tensor {
@@ -209,13 +334,14 @@ impl Step {
         Tensor::new(param.ty.shape.clone(), ints[..n].iter().map(|&v| v as f64 / (1 << 28) as f64).collect())
     }
 
-    /// Gradient codes of a layer's weight gradient, as integers.
-    pub(crate) fn gradient_codes(&self, path: &str, shape: &[u64]) -> Tensor {
-        let ints = self.ints(&format!("{path}.gradient0.blocks"));
+    /// Gradient codes of an encoding, as a layer's weight gradient reads them.
+    pub(crate) fn gradient_blocks(&self, encoding: &str, shape: &[u64]) -> Tensor {
+        let name = format!("{encoding}.blocks");
+        let ints = self.ints(&name);
         let [n, h, w, c] = image_shape(shape);
         let cp = c.next_multiple_of(16);
         if shape.len() == 2 {
-            return self.dense(&format!("{path}.gradient0.blocks"), shape);
+            return self.dense(&name, shape);
         }
         assert_eq!(ints.len(), n * h * w.div_ceil(4) * cp * 4);
         let quad = |i: usize, y: usize, x: usize| ((i * h + y) * w.div_ceil(4) + x / 4) * cp * 4 + x % 4;
@@ -226,6 +352,30 @@ impl Step {
     }
 }
 
+/// Where gradient codes with a border are found: what is around them are zero codes.
+impl Step {
+    /// Gradient codes of an encoding, as a layer's data gradient reads them.
+    pub(crate) fn gradient_image(&self, encoding: &str, shape: &[u64], bits: u32) -> Tensor {
+        let ints = self.ints(&format!("{encoding}.codes"));
+        let zero = 1 << (bits - 1);
+        let [n, h, w, c] = image_shape(shape);
+        let cp = c.next_multiple_of(16);
+        let fits = |low: usize, high: usize| {
+            let (rows, columns) = (h + low + high, w + low + high);
+            let inside = |y: usize, x: usize| (low..low + h).contains(&y) && (low..low + w).contains(&x);
+            let pixel = |y: usize, x: usize| &ints[(y * columns + x) * cp..][..cp];
+            let blank = |y: usize, x: usize| inside(y, x) || pixel(y, x).iter().all(|&v| v == zero);
+            n * rows * columns * cp + 16 == ints.len() && (0..rows).all(|y| (0..columns).all(|x| blank(y, x)))
+        };
+        let borders = (0..8).flat_map(|low| (0..8).map(move |high| (low, high)));
+        let (low, high) = { borders }.find(|&(low, high)| fits(low, high)).expect("a border of zeros");
+        let (rows, columns) = (h + low + high, w + low + high);
+        let at = |i: usize, y: usize, x: usize| ((i * rows + y + low) * columns + x + low) * cp;
+        let data = positions([n, h, w, c]).flat_map(|[i, y, x]| ints[at(i, y, x)..][..c].to_vec());
+        Tensor::new(shape, data.map(|v| (v - zero) as f64).collect())
+    }
+}
+
 /// The memory before a step, to change.
 pub(crate) struct Edit<'a> {
     program: &'a Program,
@@ -233,6 +383,12 @@ pub(crate) struct Edit<'a> {
 }
 
 impl Edit<'_> {
+    /// Names of all buffers.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> + use<> {
+        let names: Vec<String> = self.program.buffers.iter().map(|b| b.name.clone()).collect();
+        names.into_iter()
+    }
+
     /// Writes the first elements of a buffer.
     pub(crate) fn set(&mut self, name: &str, values: &[i64]) {
         let id = self.program.buffers.iter().position(|b| b.name == name).unwrap();
