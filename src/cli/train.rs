@@ -65,7 +65,10 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let Ready { artifact, kernels, merged, epochs, seed, augmentation, .. } = ready;
     let mut session = Session::new(artifact, kernels, args.machine.threads())?;
     let data = images::open_for(&args.data, session.shape(), session.artifact().classes as usize)?;
-    run_folder::prepare(&folder, &existing, &merged)?;
+    if let Err(failure) = run_folder::prepare(&folder, &existing, &merged) {
+        run_folder::discard_unused(&folder);
+        return Err(failure);
+    }
     if !args.quiet {
         note(&heading(&session, &data, &folder));
     }

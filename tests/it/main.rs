@@ -3,6 +3,8 @@
 
 mod cli;
 mod codegen;
+mod encodings;
+mod fusion;
 mod ir;
 mod kernel;
 mod language;

@@ -194,12 +194,24 @@ pub fn adapt(data: Dataset, shape: Shape, classes: usize) -> Result<(Dataset, Op
         steps.push(format!("{h}x{w} images are {verb} centrally to {to_h}x{to_w}"));
     }
     let sentence = format!("to fit the model's input, {}", steps.join(", and "));
-    let refit = |part: Part| Part { images: refit_images(&part.images, from, shape), ..part };
-    Ok((Dataset { shape, train: refit(data.train), test: refit(data.test), ..data }, Some(sentence)))
+    let refit = |part: Part| Ok(Part { images: refit_images(&part.images, from, shape)?, ..part });
+    let (train, test) = (refit(data.train)?, refit(data.test)?);
+    Ok((Dataset { shape, train, test, ..data }, Some(sentence)))
 }
 
-fn refit_images(images: &[u8], from: Shape, to: Shape) -> Vec<u8> {
-    let mut out = vec![0; images.len() / from.bytes() * to.bytes()];
+fn refit_images(images: &[u8], from: Shape, to: Shape) -> Result<Vec<u8>> {
+    let count = images.len() / from.bytes();
+    let mut out = Vec::new();
+    // Small images of a large set may not fit into memory once they are as large as the model wants them.
+    let bytes = count.checked_mul(to.bytes()).filter(|&bytes| out.try_reserve_exact(bytes).is_ok());
+    let bytes = bytes.ok_or_else(|| {
+        Error::new(
+            ErrorKind::Resources,
+            format!("{count} images of {}x{}x{} do not fit into memory", to.height, to.width, to.channels),
+            "use a model with a smaller input, or data with fewer images",
+        )
+    })?;
+    out.resize(bytes, 0);
     for (image, target) in images.chunks_exact(from.bytes()).zip(out.chunks_exact_mut(to.bytes())) {
         let planes = image.chunks_exact(from.height * from.width);
         let targets = target.chunks_exact_mut(to.height * to.width);
@@ -210,7 +222,7 @@ fn refit_images(images: &[u8], from: Shape, to: Shape) -> Vec<u8> {
             targets.zip(planes.cycle()).for_each(|(target, plane)| place(plane, target, from, to));
         }
     }
-    out
+    Ok(out)
 }
 
 /// Luma of ITU-R BT.601, in 256ths.
