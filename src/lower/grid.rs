@@ -12,9 +12,9 @@ use crate::kernel::{BufferId, DType, Index, Range, Value};
 const COEF: i64 = 1 << 14;
 /// |b'|.
 const OFFSET: i64 = 1 << 30;
-/// The smallest source that fills a grid, in its own units. All channels share one shift, so a channel with a smaller step
-/// than that would push the others' coefficients off their lower end: below 1/256 of full scale it gets coarse codes, and
-/// the coefficients of loud channels keep six bits, which is 1 %.
+/// The smallest source that fills a grid of its own, in units of the source. Channels with a step each share one shift, so
+/// one with a smaller step than that would push the coefficients of the others off their lower end: below 1/256 of full
+/// scale it gets coarse codes, and loud channels keep six bits, which is 1 %.
 const QUIETEST: f64 = 128.0;
 
 /// The step of the grid.
@@ -166,7 +166,9 @@ impl Builder<'_> {
             let coef = kx.abs(coef);
             floor = kx.max(floor, coef);
         }
-        let least = kx.real(QUIETEST);
+        // A common step only has to keep the shift above the fraction bits.
+        let common = self.rule.levels.hi as f64 * (1u64 << self.rule.fraction_bits) as f64 / 8192.0;
+        let least = kx.real(if self.per_channel { QUIETEST } else { common });
         kx.mul(floor, least)
     }
 

@@ -208,14 +208,8 @@ impl<'m> Lowering<'m> {
                 _ => m.ty(node.operands[1]).shape[1],
             };
             let output = Shape { n: input.n, h: 1, w: 1, c: narrow(outputs)? };
-            return Ok(Conv {
-                input,
-                output,
-                kernel: (input.h, input.w),
-                stride: 1,
-                padding: 0,
-                whole: true,
-            });
+            let kernel = (input.h, input.w);
+            return limited(Conv { input, output, kernel, stride: 1, padding: 0, whole: true });
         }
         let input = shape_of(m, node.operands[x])?;
         let (output, kernel) = match node.op.as_str() {
@@ -225,7 +219,7 @@ impl<'m> Lowering<'m> {
         let kernel = (narrow(kernel[1])?, narrow(kernel[2])?);
         let (stride, padding) = (int(&node.attrs, "stride") as u32, int(&node.attrs, "padding") as u32);
         let whole = kernel == (input.h, input.w) && padding == 0;
-        Ok(Conv { input, output, kernel, stride: if whole { 1 } else { stride }, padding, whole })
+        limited(Conv { input, output, kernel, stride: if whole { 1 } else { stride }, padding, whole })
     }
 
     /// The image shape behind a vector that is a reshaped image, else one pixel.
@@ -291,6 +285,19 @@ fn narrow(extent: u64) -> Result<u32, Diagnostic> {
         Diagnostic::new("E0503", format!("an extent of {extent} is more than this compiler lays out"))
             .help("use a smaller layer, image or batch")
     })
+}
+
+/// A contraction whose weights are not too many: programs bring their start along.
+fn limited(conv: Conv) -> Result<Conv, Diagnostic> {
+    let weights = [conv.kernel.0, conv.kernel.1, conv.input.c, conv.output.c].map(u64::from);
+    match weights.into_iter().try_fold(1u64, u64::checked_mul) {
+        Some(count) if count <= 1 << 28 => Ok(conv),
+        _ => Err(Diagnostic::new(
+            "E0503",
+            "a layer of more than 2^28 weights is more than this compiler lays out",
+        )
+        .help("use fewer channels or features, or pool before a linear layer")),
+    }
 }
 
 /// Attributes with a default.

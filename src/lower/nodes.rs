@@ -676,7 +676,7 @@ impl Lowering<'_> {
     fn average(&mut self, node: &Node) -> Done {
         let input = self.codes(node.operands[0], &node.op)?;
         let out = shape_of(self.module, node.results[0])?;
-        let window = self.window(node, input.shape);
+        let window = self.window(node, input.shape).limited()?;
         let (source, factor) = pool::average(&mut self.cx, &node.path, &input, out, window);
         let unit = self.times(&format!("{}.unit", node.path), input.scale, factor);
         self.set(node, Tensor::Wide(Wide { source, shape: out, unit, sums: None }))
@@ -697,7 +697,7 @@ impl Lowering<'_> {
 
     fn max_pool(&mut self, node: &Node) -> Done {
         let input = self.codes(node.operands[0], &node.op)?;
-        let window = self.window(node, input.shape);
+        let window = self.window(node, input.shape).limited()?;
         if window.padding > 0 && zero_code(&input.zero) != 0 {
             return Err(unsupported("max_pool with padding reads a tensor that can be negative")
                 .help("use padding = 0, or put relu before it"));

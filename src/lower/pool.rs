@@ -6,6 +6,7 @@
 use super::affine::Source;
 use super::codes::{Codes, Zero};
 use super::cx::{At, Coord, Cx, Kx, Shape, WIDE};
+use crate::diag::Diagnostic;
 use crate::kernel::{DType, Value};
 
 /// Windows of a pooling: size, stride, padding.
@@ -14,6 +15,19 @@ pub(super) struct Window {
     pub(super) size: (u32, u32),
     pub(super) stride: u32,
     pub(super) padding: u32,
+}
+
+impl Window {
+    /// This window, if it is not too large: its taps are written out in the kernels.
+    pub(super) fn limited(self) -> Result<Window, Diagnostic> {
+        let (h, w) = self.size;
+        if u64::from(h) * u64::from(w) <= 4096 {
+            return Ok(self);
+        }
+        let message =
+            format!("a pooling window of {h}x{w} is more than the 4096 pixels that this compiler writes out");
+        Err(Diagnostic::new("E0503", message).help("pool in two steps, or use a stride before"))
+    }
 }
 
 /// The I16 lanes of codes, above their zero code.

@@ -88,13 +88,16 @@ struct Encoded<'a> {
 }
 
 impl Encoded<'_> {
-    /// Whether a granule has the smallest range that its coefficients allow, 128 units of its source.
+    /// Whether a granule has the smallest range that its coefficients allow: 128 units of its source for a channel; for a
+    /// tensor, what keeps the shift above the fraction bits.
     fn floored(&self, step: &Step, granule: usize) -> bool {
         let pairs = step.ints(&format!("{}.coef0", self.encoding));
         let whole = 2 * self.steps.len();
         let own = if self.granules(step) == 1 { &pairs[..whole] } else { &pairs[2 * granule..][..2] };
         let largest = own.iter().map(|a| a.abs()).max().unwrap() as f64 * step.fine(&self.encoding);
-        128.0 * largest >= 0.97 * self.levels.hi as f64
+        let common = self.levels.hi as f64 * (3.0 - f64::from(self.bits)).exp2();
+        let least = if self.granules(step) == 1 { common } else { 128.0 };
+        least * largest >= 0.97 * self.levels.hi as f64
     }
 
     /// How many ranges there are.
@@ -216,6 +219,24 @@ fn codes_are_the_rounded_gradients() {
         }
     }
     assert!(seen >= 200, "{seen} encodings");
+}
+
+/// What is left after rounding that is unbiased: values before it have neither a gain nor an offset beyond 1 %. So sums of
+/// stochastic codes over positions, which dβ and dγ of the layer before are, have none at any width.
+#[test]
+fn values_before_rounding_are_unbiased() {
+    for (name, step) in samples() {
+        for node in quantizers(step) {
+            let e = encoded(step, node);
+            let dot = |a: &Tensor, b: &Tensor| a.data.iter().zip(&b.data).map(|(a, b)| a * b).sum::<f64>();
+            let sum = |x: &Tensor| x.data.iter().sum::<f64>();
+            let (square, n) = (dot(&e.scaled, &e.scaled), e.scaled.data.len() as f64);
+            let gain = dot(&e.fixed, &e.scaled) / square - 1.0;
+            let offset = (sum(&e.fixed) - sum(&e.scaled)) / n / (square / n).sqrt();
+            assert!(gain.abs() < 0.01, "{name}, {}: a gain of {gain}", e.encoding);
+            assert!(offset.abs() < 0.01, "{name}, {}: an offset of {offset} standard deviations", e.encoding);
+        }
+    }
 }
 
 /// Largest |value| of each granule: the tensor, or every channel.

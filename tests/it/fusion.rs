@@ -177,8 +177,7 @@ fn gradients_differ_where_an_edge_decides_a_mask_only() {
             let unsure = pair.undecided_masks(dy);
             let (off, added) = pair.sum_error(dy);
             let units = [fused.gradient_unit(dy), plain.gradient_unit(same)];
-            for i in 0..a.data.len() {
-                let (a, b) = (a.data[i], b.data[i]);
+            for (i, (&a, &b)) in a.data.iter().zip(&b.data).enumerate() {
                 let near = (a * units[0] - b * units[1]).abs() <= off * units[0];
                 // A masked gradient is zero; of a sum, one part may be.
                 let masked = a == 0.0 || b == 0.0 || added;

@@ -31,6 +31,9 @@ head -c 5000 runs/tiny/last.safetensors > short && fqtc eval tiny.fqt --checkpoi
 (cat runs/tiny/last.safetensors; echo more) > long && fqtc eval tiny.fqt --checkpoint long
 size=$(wc -c < runs/tiny/last.safetensors)
 (head -c $((size - 9)) runs/tiny/last.safetensors; printf '123456789') > changed && fqtc eval tiny.fqt --checkpoint changed
+printf '\377\377\377\377\377\377\377\177{}' > header && fqtc eval tiny.fqt --checkpoint header
+printf '\004\0\0\0\0\0\0\0{}{}' > header && fqtc eval tiny.fqt --checkpoint header
+fqtc eval tiny.fqt --checkpoint /dev/zero
 fqtc eval tiny.fqt --gbits 4 --checkpoint runs/tiny/last.safetensors
 fqtc train tiny.fqt --quiet --resume=changed
 
@@ -39,7 +42,9 @@ fqtc train tiny.fqt --quiet --name nodata --data nowhere
 fqtc train tiny.fqt --quiet --name nodata --batch 20000
 sed 's/classes 10/classes 3/; s/linear(10)/linear(3)/' tiny.fqt > three.fqt
 fqtc train three.fqt --quiet
-rm -f empty short long changed
+sed 's/28x28x1/1024x1024x3/; s/flatten/avg_pool(64) |> flatten/; s/batch 32/batch 1/' tiny.fqt > large.fqt
+(ulimit -v 4000000; fqtc train large.fqt --quiet)
+rm -f empty short long changed header large.fqt
 
 # Places that cannot be written: runs is a file; no room for a checkpoint; a full disk for the metrics.
 mkdir other && cd other && : > runs
@@ -47,6 +52,8 @@ fqtc train ../tiny.fqt --quiet
 rm runs
 # The limit would hold for the file that records this output too, so a pipe is between.
 (trap '' XFSZ; ulimit -f 8; fqtc train ../tiny.fqt --quiet --max-steps 3) 2>&1 | cat
+(trap '' XFSZ; ulimit -f 0; fqtc train ../tiny.fqt --quiet --name none) 2>&1 | cat
+test ! -e runs/none || echo "an empty run is left"
 rm -r runs
 fqtc train ../tiny.fqt --quiet --max-steps 0
 rm runs/tiny/metrics.csv && ln -s /dev/full runs/tiny/metrics.csv
