@@ -308,7 +308,7 @@ fn a_range_that_is_too_small_grows() {
         let scheme = ("stochastic", "hindsight", "tensor", 8);
         let step = Step::run(with(module, scheme), 3, 1, |edit| {
             for name in edit.names().filter(|name| name.contains(".gradient") && name.ends_with(".range")) {
-                edit.set(&name, &[packed(1e-12)]);
+                edit.set(&name, &[packed(1e-15)]);
             }
         });
         for node in quantizers(&step).filter(|node| step.has(&format!("{}.range", step.encoding(node)))) {

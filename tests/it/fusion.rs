@@ -93,13 +93,13 @@ impl Pair {
 }
 
 #[test]
-fn groups_leave_nothing_wide_behind_an_activation() {
-    for pair in pairs() {
+fn groups_leave_nothing_wide_behind_contractions() {
+    for Pair { name, fused, plain, .. } in pairs() {
         let wide = |step: &Step| step.buffers().filter(|name| name.ends_with(".wide")).count();
-        assert!(wide(&pair.plain) >= 3, "{}: {} edges", pair.name, wide(&pair.plain));
-        let left = if pair.name.starts_with("resnet") { 0 } else { wide(&pair.fused) };
-        assert_eq!(wide(&pair.fused), left, "{}", pair.name);
-        assert!(wide(&pair.fused) < wide(&pair.plain), "{}", pair.name);
+        assert!(wide(&plain) >= 3 && wide(&fused) < wide(&plain), "{name}: {} edges", wide(&plain));
+        // An activation function behind a pool is in no group.
+        let most = if name.starts_with("resnet") { 0 } else { 1 };
+        assert!(wide(&fused) <= most, "{name}: {} edges are left", wide(&fused));
     }
 }
 
@@ -257,7 +257,7 @@ impl Pair {
 }
 
 /// Groups of the backward pass decide nothing about rounding: gradients are stored where batch norms and contractions read
-/// them, in a group or not. And a run that is interrupted by nothing keeps the random streams of every node.
+/// them, in a group or not. They reorder nodes, and random streams stay with their nodes.
 #[test]
 fn groups_of_the_backward_pass_change_no_bit() {
     for module in [residual(), with_pools(), modules::mlp(4, 8, "stochastic")] {
