@@ -4,6 +4,7 @@
 //! In a script, `fqtc` is the program; each call is echoed and followed by its exit code. `$REPO` is the root of the repository.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -44,12 +45,14 @@ fn outcome(script: &Path) -> String {
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)
+        .process_group(0)
         .spawn()
         .unwrap();
     let begin = Instant::now();
     while child.try_wait().unwrap().is_none() {
         if begin.elapsed() > LIMIT {
-            child.kill().unwrap();
+            // The shell and what it started.
+            Command::new("kill").args(["-KILL", &format!("-{}", child.id())]).status().unwrap();
             panic!("{} does not end", script.display());
         }
         std::thread::sleep(Duration::from_millis(5));
