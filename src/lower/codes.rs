@@ -17,7 +17,8 @@ pub(super) enum Zero {
 
 /// Channel planes of a padded image: `[image][channel][row][column parity][column]`.
 ///
-/// Rows are written in ascending order, each by stores of 16 that may run into the next row; a plane ends with slack.
+/// Rows are written in ascending order, each by stores of 16 that may run into the next row, with the zero code; a plane
+/// ends with slack.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Planes {
     pub(super) buffer: BufferId,
@@ -50,15 +51,8 @@ pub(super) struct Codes {
     /// The codes in NHWC; the border of `padding` lies before element (0, 0, 0).
     pub(super) nhwc: Source,
     pub(super) padding: u32,
-    /// Copies for weight gradients, by stride.
+    /// Planes of the image for weight gradients, by stride. Those of activations are made where they are read.
     pub(super) planes: BTreeMap<u32, Planes>,
-}
-
-impl Codes {
-    /// The planes for a stride.
-    pub(super) fn planes(&self, stride: u32) -> &Planes {
-        self.planes.get(&stride).expect("storage is assigned from the consumers")
-    }
 }
 
 /// Gradient codes of a convolution's accumulators.

@@ -5,7 +5,7 @@
 //! planes of the input (points) and the gradient in blocks of four pixels (vectors): the same form serves three input
 //! channels and sixty-four, stride one and two, and any zero code, because the border of the input is visited.
 
-use super::codes::{Codes, GradientCodes, Zero};
+use super::codes::{Codes, GradientCodes, Planes, Zero};
 use super::cx::{Coord, Cx, Kx, Shape};
 use crate::kernel::{BufferId, Contract, DType, Dim, Dot, Init, Range};
 
@@ -379,9 +379,49 @@ fn merged(dims: Vec<Dim>) -> Vec<Dim> {
     out
 }
 
+/// Bytes of planes that one group of images fills: they stay in cache beside the gradient while all points pass.
+const PLANES_BYTES: i64 = 48 << 10;
+
+/// How the images of a weight gradient are divided.
+#[derive(Clone, Copy, Debug)]
+struct Split {
+    items: u32,
+    /// Images of an item.
+    images: u32,
+    /// Images of one contraction.
+    group: u32,
+}
+
+impl Split {
+    /// An item sums over its images in i32, so they are few enough for that; and the sums of all items, which are added
+    /// afterwards, are less to read than the gradient, unless eight items already exceed it.
+    fn new(conv: Conv, levels: i32) -> Split {
+        let Conv { input, output, .. } = conv;
+        let quads = output.w.div_ceil(4) as i64 * output.h as i64;
+        // The verifier adds up what the column parities write, though to different elements.
+        let largest = conv.stride as i64 * quads * 4 * 255 * levels as i64;
+        let most = (i32::MAX as i64 / largest).max(1);
+        let sums = input.c as i64 * conv.taps() as i64 * 4;
+        let fits = |d: &u32| output.n.is_multiple_of(*d) && (output.n / d) as i64 <= most;
+        let small = |d: &u32| *d <= 8 || *d as i64 * sums <= output.n as i64 * quads * 4;
+        let items = (1..=output.items()).rev().filter(fits).find(small);
+        let items = items.or_else(|| (1..=output.n).find(fits)).unwrap_or(output.n);
+        let images = output.n / items;
+        Split { items, images, group: images }
+    }
+
+    /// Groups of images whose planes, of so many bytes each, stay in cache.
+    fn grouped(self, planes: i64) -> Split {
+        let fits = |g: &u32| self.images.is_multiple_of(*g) && *g as i64 * planes <= PLANES_BYTES;
+        Split { group: (1..=self.images).rev().find(fits).unwrap_or(1), ..self }
+    }
+}
+
 /// Appends the weight gradient: i64 `[in channels][taps][out channels]`, without the zero-code correction.
 ///
-/// `levels` is the largest gradient code: it bounds how many images an i32 accumulator holds before it spills.
+/// Items are images: each copies its activations into channel planes, group by group, and contracts them with its
+/// gradients while both are in cache; so neither planes nor gradients are read twice from memory. What remains is to
+/// add the items' sums.
 pub(super) fn grad_weight(
     cx: &mut Cx,
     path: &str,
@@ -391,82 +431,89 @@ pub(super) fn grad_weight(
 ) -> BufferId {
     let (ci, cop, taps) = (conv.input.c, conv.output.cp(), conv.taps());
     let sums = cx.temp(format!("{path}.weight_grad"), DType::I64, &[ci, taps, cop], super::cx::SUM);
-    let per_item = ci.div_ceil(8).next_power_of_two().min(ci);
-    let per_item = if ci.is_multiple_of(per_item) { per_item } else { 1 };
     if conv.whole {
         whole_grad_weight(cx, path, conv, input, gradient, sums);
         return sums;
     }
-    let items = ci / per_item;
-    let planes = *input.planes(conv.stride);
+    let blocked = gradient.blocked.expect("a weight gradient reads blocks");
+    let stored = input.planes.get(&conv.stride).copied();
+    let mut split = Split::new(conv, gradient.levels);
+    let planes = stored.unwrap_or_else(|| {
+        let image = Planes::image_elements(input.shape, input.shape.cp(), conv.stride, conv.padding);
+        split = split.grouped(image);
+        let shape = Shape { n: split.items * split.group, ..input.shape };
+        Planes::new(cx, format!("{path}.planes"), shape, shape.cp(), conv.stride, conv.padding)
+    });
+    let Split { items, images, group } = split;
     let quads = conv.output.w.div_ceil(4);
-    let per_image = (conv.output.h * quads * 4) as i64 * 255 * gradient.levels as i64;
-    let chunk = ((i32::MAX as i64 / per_image) as u32).clamp(1, conv.output.n);
-    let steps = chunk * conv.output.h * quads;
-    let panel = cx.temp(
-        format!("{path}.weight_panel"),
-        DType::I32,
-        &[items, per_item * taps, cop],
-        result_range(
-            cx,
-            planes.buffer,
-            gradient.blocked.expect("a weight gradient reads blocks"),
-            steps,
-            &[],
-        ),
-    );
+    let size = (ci * taps * cop) as i64;
+    let range = result_range(cx, planes.buffer, blocked, conv.stride * images * conv.output.h * quads, &[]);
+    let panel = cx.temp(format!("{path}.weight_panel"), DType::I32, &[items, ci * taps, cop], range);
     let (kh, kw, s) = (conv.kernel.0, conv.kernel.1, conv.stride);
     cx.call("grad_weight", items, |kx| {
         let item = kx.item();
-        let (out, sum) = (kx.update(panel), kx.update(sums));
-        let (a, b) =
-            (kx.read(planes.buffer), kx.read(gradient.blocked.expect("a weight gradient reads blocks")));
-        let size = per_item as i64 * taps as i64 * cop as i64;
-        kx.fill(sum.at(0).plus(item, size), size as u32, 0);
-        let chunk_of = |kx: &mut Kx, first: i64, images: u32| {
-            if s > 1 {
-                // Column parities write every s-th tap, and a kernel narrower than the stride leaves some out.
-                let zero = kx.splat_const(DType::I32, 0);
-                kx.for_(size as u32 / 16, |kx, v| kx.store(out.at(0).plus(item, size).plus(v, 16), zero));
-            }
+        let out = kx.update(panel);
+        let zero = kx.splat_const(DType::I32, 0);
+        kx.for_(size as u32 / 16, |kx, v| kx.store(out.at(0).plus(item, size).plus(v, 16), zero));
+        if stored.is_none() {
+            let (own, size) = (kx.update(planes.buffer), group as i64 * planes.image);
+            let zero = kx.splat_const(DType::U8, input.nhwc.zero);
+            kx.for_(size as u32 / 16, |kx, v| kx.store(own.at(0).plus(item, size).plus(v, 16), zero));
+        }
+        kx.for_(images / group, |kx, turn| {
+            let first = Coord::default().plus(item, images as i64).plus(turn, group as i64);
+            let (a, b) = (kx.read(planes.buffer), kx.read(blocked));
+            let image = match stored {
+                Some(_) => first.clone(),
+                None => {
+                    let own = Coord::default().plus(item, group as i64);
+                    let to = kx.update(planes.buffer);
+                    kx.for_(group, |kx, i| {
+                        let start = own.clone().plus(i, 1).address(to.at(0), planes.image);
+                        planes.copy_image(kx, &input.nhwc, &first.clone().plus(i, 1), &start, input.shape);
+                    });
+                    own
+                }
+            };
             for parity in 0..s {
                 // Columns of this parity of the padded input meet the taps kx with (kx + shift) mod s = parity.
                 let shift = planes.padding - conv.padding;
                 let Some(kx0) = (0..kw.min(s)).find(|k| (k + shift) % s == parity) else { continue };
                 let n_kx = (kw - kx0).div_ceil(s);
                 let column = ((kx0 + shift) / s) as i64;
-                let start = planes.plane(parity) + first * planes.image + shift as i64 * planes.row + column;
+                let start = planes.plane(parity) + shift as i64 * planes.row + column;
                 let contract = Contract {
                     dot: Dot::U8I8,
                     out: out.at(kx0 as i64 * cop as i64).plus(item, size),
-                    a: a.at(start).plus(item, per_item as i64 * planes.channel),
-                    b: b.at(first * gradient.blocked_image),
-                    init: Init::Zero,
+                    a: image.address(a.at(start), planes.image),
+                    b: first.address(b.at(0), gradient.blocked_image),
+                    init: Init::Accumulate,
                     points: vec![
-                        Dim::new(per_item, planes.channel, (taps * cop) as i64),
+                        Dim::new(ci, planes.channel, (taps * cop) as i64),
                         Dim::new(kh, planes.row, (kw * cop) as i64),
                         Dim::new(n_kx, 1, (s * cop) as i64),
                     ],
                     vectors: vec![Dim::new(cop / 16, 64, 16)],
                     k: vec![
-                        Dim::new(images, planes.image, gradient.blocked_image),
+                        Dim::new(group, planes.image, gradient.blocked_image),
                         Dim::new(conv.output.h, planes.row * s as i64, quads as i64 * cop as i64 * 4),
                         Dim::new(quads, 4, cop as i64 * 4),
                     ],
                 };
                 push(kx, contract);
             }
-            kx.for_(size as u32 / 16, |kx, v| {
-                let lanes = kx.load(out.at(0).plus(item, size).plus(v, 16));
-                kx.acc64(sum.at(0).plus(item, size).plus(v, 16), lanes);
+        });
+    });
+    cx.call("sum_weight_grad", ci, |kx| {
+        let (channel, part) = (kx.item(), (taps * cop) as i64);
+        let (p, sum) = (kx.read(panel), kx.update(sums));
+        kx.fill(sum.at(0).plus(channel, part), taps * cop, 0);
+        kx.for_(taps * cop / 16, |kx, v| {
+            kx.for_(items, |kx, item| {
+                let lanes = kx.load(p.at(0).plus(item, size).plus(channel, part).plus(v, 16));
+                kx.acc64(sum.at(0).plus(channel, part).plus(v, 16), lanes);
             });
-        };
-        let mut first = 0;
-        while first < conv.output.n {
-            let images = chunk.min(conv.output.n - first);
-            chunk_of(kx, first as i64, images);
-            first += images;
-        }
+        });
     });
     sums
 }

@@ -4,7 +4,6 @@
 //! while it is in cache. Random bits belong to logical blocks, so they do not depend on the order of anything.
 
 use super::affine::{Affine, Fixed, Levels, Source};
-use super::codes::Planes;
 use super::cx::{At, Coord, Cx, Kx, Shape};
 use super::gather::narrow_wide;
 use super::layout::{Bordered, copy_blocked};
@@ -22,15 +21,12 @@ pub(super) enum Rounding {
 }
 
 /// Where the codes of an encoding go.
-pub(super) enum Output<'a> {
-    /// Activations: U8 codes in NHWC with their border, and planes.
+pub(super) enum Output {
+    /// Activations: U8 codes in NHWC with their border.
     Activation {
         levels: Levels,
         zero: i32,
         nhwc: Bordered,
-        planes: Vec<&'a Planes>,
-        /// One row of codes an item, `[items][w][16]`: planes are copied from it.
-        row: Option<BufferId>,
         /// Largest code before clipping, `[items][channels]` I16.
         largest: Option<BufferId>,
     },
@@ -71,7 +67,7 @@ pub(super) struct Blocked {
 /// One grid and where its codes go.
 pub(super) struct Encoding<'a> {
     pub(super) fixed: &'a Fixed,
-    pub(super) output: Output<'a>,
+    pub(super) output: Output,
 }
 
 /// Appends the pass.
@@ -87,14 +83,13 @@ pub(super) fn encode(cx: &mut Cx, name: &str, value: &Affine, encodings: &[Encod
             let n = Coord::default().plus(item, group).plus(image, 1);
             kx.for_(shape.blocks(), |kx, block| {
                 let block = Coord::index(block);
-                encodings.iter().for_each(|e| e.borders(kx, &n, &block, shape, true));
+                encodings.iter().for_each(|e| e.border(kx, &n, &block, shape));
                 kx.for_(shape.h, |kx, row| {
                     let at =
                         At { n: n.clone(), y: Coord::index(row), x: Coord::default(), block: block.clone() };
                     emit_row(kx, value, encodings, &at);
                     encodings.iter().for_each(|e| e.copies(kx, &at, shape));
                 });
-                encodings.iter().for_each(|e| e.borders(kx, &n, &block, shape, false));
             });
         });
     });
@@ -143,7 +138,7 @@ impl Encoding<'_> {
 
     fn store(&self, kx: &mut Kx, u: Value, shift: Value, key: Option<Value>, at: &At, shape: Shape) {
         match &self.output {
-            Output::Activation { levels, zero, nhwc, row, largest, .. } => {
+            Output::Activation { levels, zero, nhwc, largest } => {
                 let code = kx.shift_right(u, shift);
                 let code = kx.narrow(DType::I16, code);
                 if let Some(largest) = largest {
@@ -165,9 +160,6 @@ impl Encoding<'_> {
                 let code = kx.clamp(code, levels.lo, levels.hi);
                 let code = kx.narrow(DType::U8, code);
                 store_at(kx, nhwc.source, at, code);
-                if let Some(row) = row {
-                    store_in_row(kx, *row, at, shape, code);
-                }
             }
             Output::Gradient { bits, rounding, nhwc, blocked, largest, sums } => {
                 let limit = gradient_levels(*bits) << fraction_bits(*bits);
@@ -208,40 +200,20 @@ impl Encoding<'_> {
         }
     }
 
-    /// Rows above (`before`) and below the image, and the border of NHWC.
-    fn borders(&self, kx: &mut Kx, n: &Coord, block: &Coord, shape: Shape, before: bool) {
-        match &self.output {
-            Output::Activation { zero, nhwc, planes, .. } => {
-                let zero = kx.splat_const(DType::U8, *zero);
-                if before {
-                    nhwc.fill(kx, n, block, shape, zero);
-                }
-                for planes in planes {
-                    let rows =
-                        if before { (0, planes.padding) } else { (planes.padding + shape.h, planes.padding) };
-                    let start = planes_start(kx, planes, n, block);
-                    planes.fill_rows(kx, &start, rows, 16, zero);
-                }
-            }
-            Output::Gradient { bits, nhwc: Some(nhwc), .. } if before => {
-                let zero = kx.splat_const(DType::U8, 1 << (bits - 1));
-                nhwc.fill(kx, n, block, shape, zero);
-            }
-            _ => {}
-        }
+    /// The border of NHWC.
+    fn border(&self, kx: &mut Kx, n: &Coord, block: &Coord, shape: Shape) {
+        let (nhwc, zero) = match &self.output {
+            Output::Activation { zero, nhwc, .. } => (nhwc, *zero),
+            Output::Gradient { bits, nhwc: Some(nhwc), .. } => (nhwc, 1 << (bits - 1)),
+            _ => return,
+        };
+        let zero = kx.splat_const(DType::U8, zero);
+        nhwc.fill(kx, n, block, shape, zero);
     }
 
     /// Copies of the row that was just written.
     fn copies(&self, kx: &mut Kx, at: &At, shape: Shape) {
         match &self.output {
-            Output::Activation { zero, planes, row: Some(row), .. } => {
-                for planes in planes {
-                    let start = planes_start(kx, planes, &at.n, &at.block);
-                    let zero = kx.splat_const(DType::U8, *zero);
-                    let load = row_loader(kx, *row, shape);
-                    planes.copy_row(kx, &start, &at.y, shape.w, zero, &load);
-                }
-            }
             Output::Gradient { blocked: Some(blocked), .. } if !blocked.dense => {
                 let out = kx.write(blocked.buffer);
                 let quads = shape.w.div_ceil(4) as i64 * shape.cp() as i64 * 4;
@@ -279,11 +251,6 @@ fn row_loader(kx: &mut Kx, row: BufferId, shape: Shape) -> impl Fn(&mut Kx, Coor
     let p = kx.update(row);
     let from = p.at(0).plus(kx.item(), shape.w as i64 * 16);
     move |kx, x| kx.load(x.address(from.clone(), 16))
-}
-
-fn planes_start(kx: &mut Kx, planes: &Planes, n: &Coord, block: &Coord) -> crate::kernel::Address {
-    let p = kx.write(planes.buffer);
-    block.address(n.address(p.at(0), planes.image), 16 * planes.channel)
 }
 
 fn partial(kx: &mut Kx, buffer: BufferId, at: &At, shape: Shape) -> crate::kernel::Address {

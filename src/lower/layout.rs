@@ -99,42 +99,43 @@ impl Planes {
         padding: u32,
     ) -> Planes {
         let columns = (shape.w + 2 * padding).div_ceil(stride);
-        // Groups of four are read from any column, and the last group of outputs may reach beyond the border.
-        let row = (columns + 4).next_multiple_of(4) as i64;
-        let rows = shape.h + 2 * padding;
-        let channel = stride as i64 * rows as i64 * row + 32;
-        let image = channels as i64 * channel;
+        let (row, rows) = (Planes::row_elements(shape, stride, padding), shape.h + 2 * padding);
+        let image = Planes::image_elements(shape, channels, stride, padding);
+        let channel = image / channels as i64;
         let extents = [shape.n, channels, channel as u32];
         let buffer = cx.temp(name, DType::U8, &extents, DType::U8.range());
         Planes { buffer, stride, padding, image, channel, row, columns, rows }
     }
 
-    /// Writes the rows of the border above or below: `first..first + n`, for 16 channels of a block.
-    pub(super) fn fill_rows(
-        &self,
-        kx: &mut Kx,
-        start: &Address,
-        (first, n): (u32, u32),
-        channels: u32,
-        zero: Value,
-    ) {
-        if n == 0 {
-            return;
-        }
-        for parity in 0..self.stride {
-            let start = start.clone().offset(self.plane(parity) + first as i64 * self.row);
-            kx.for_(channels, |kx, c| {
-                kx.for_(n, |kx, y| {
-                    kx.for_((self.row as u32).div_ceil(16), |kx, x| {
-                        kx.store(start.clone().plus(c, self.channel).plus(y, self.row).plus(x, 16), zero);
-                    });
-                });
-            });
-        }
+    /// Groups of four are read from any column, and the last group of outputs may reach beyond the border.
+    fn row_elements(shape: Shape, stride: u32, padding: u32) -> i64 {
+        ((shape.w + 2 * padding).div_ceil(stride) + 4).next_multiple_of(4) as i64
     }
 
-    /// Copies one row of 16 channels, from bytes that were just written at `row` (a function of the column).
-    pub(super) fn copy_row(
+    /// Elements of the planes of one image.
+    pub(super) fn image_elements(shape: Shape, channels: u32, stride: u32, padding: u32) -> i64 {
+        let rows = stride as i64 * (shape.h + 2 * padding) as i64;
+        channels as i64 * (rows * Planes::row_elements(shape, stride, padding) + 32)
+    }
+
+    /// Copies one image of NHWC codes, `start` being the first element of its planes, which hold the zero code or an
+    /// image that was copied before: borders are not written.
+    pub(super) fn copy_image(&self, kx: &mut Kx, from: &Source, n: &Coord, start: &Address, shape: Shape) {
+        let zero = kx.splat_const(DType::U8, from.zero);
+        let codes = kx.read(from.buffer);
+        kx.for_(shape.blocks(), |kx, block| {
+            let start = start.clone().plus(block, 16 * self.channel);
+            kx.for_(shape.h, |kx, y| {
+                let [image, row, pixel] = from.strides;
+                let line = n.address(codes.at(from.offset), image).plus(y, row).plus(block, 16);
+                let load = move |kx: &mut Kx, x: Coord| kx.load(x.address(line.clone(), pixel));
+                self.copy_row(kx, &start, &Coord::index(y), shape.w, zero, &load);
+            });
+        });
+    }
+
+    /// Copies one row of 16 channels from NHWC.
+    fn copy_row(
         &self,
         kx: &mut Kx,
         start: &Address,

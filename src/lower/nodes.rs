@@ -1,7 +1,9 @@
 //! One function per op: what it does to the values of the walk.
 
+use std::collections::BTreeMap;
+
 use super::affine::{Affine, Coef, Levels, Mask, Part, Source};
-use super::codes::{Codes, GradientCodes, Planes, Zero};
+use super::codes::{Codes, GradientCodes, Zero};
 use super::contract::{self, Conv, Panel};
 use super::cx::{Coord, Kx, SHIFT, Shape, WIDE};
 use super::encode::{Encoding, Output, encode};
@@ -641,19 +643,9 @@ impl Lowering<'_> {
             DType::U8,
             range,
         );
-        let planes: std::collections::BTreeMap<u32, Planes> = demand
-            .planes
-            .iter()
-            .map(|(&stride, &padding)| {
-                let name = format!("{path}.planes{stride}");
-                (stride, Planes::new(&mut self.cx, name, shape, shape.cp(), stride, padding))
-            })
-            .collect();
-        let row = (!planes.is_empty())
-            .then(|| self.cx.temp(format!("{path}.row"), DType::U8, &[shape.items(), shape.w, 16], range));
-        let planes_list = planes.values().collect();
-        let output = Output::Activation { levels, zero, nhwc, planes: planes_list, row, largest };
+        let output = Output::Activation { levels, zero, nhwc, largest };
         encode(&mut self.cx, "quantize", affine, &[Encoding { fixed, output }]);
+        let planes = BTreeMap::new();
         Ok(Codes { shape, levels, zero: Zero::Code(zero), scale, nhwc: nhwc.source, padding: p, planes })
     }
 
