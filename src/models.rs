@@ -15,6 +15,8 @@ pub static ALL: &[Model] = &[
     Model { name: "lenet5", text: include_str!("../models/lenet5.fqt") },
     Model { name: "resnet8", text: include_str!("../models/resnet8.fqt") },
     Model { name: "resnet20", text: include_str!("../models/resnet20.fqt") },
+    Model { name: "resnet32", text: include_str!("../models/resnet32.fqt") },
+    Model { name: "vgg_small", text: include_str!("../models/vgg_small.fqt") },
 ];
 
 /// The model of that name.

@@ -96,6 +96,16 @@ fn every_executor_trains_a_network_without_batch_norm_to_the_same_bits() {
     check_steps("lenet5.fqt", "--batch 8 --gbits 4", 3);
 }
 
+#[test]
+fn every_executor_trains_max_pools_and_wide_layers_to_the_same_bits() {
+    check_steps("vgg_small.fqt", "--batch 1 --gbits 4", 2);
+}
+
+#[test]
+fn every_executor_trains_a_deeper_network_to_the_same_bits() {
+    check_steps("resnet32.fqt", "--batch 2 --gbits 4", 2);
+}
+
 fn run(session: &mut Session, data: &Dataset, options: Options) -> bool {
     train(session, data, &options, &mut ()).unwrap().finished
 }
