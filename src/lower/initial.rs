@@ -12,7 +12,7 @@ pub(super) fn weights(name: &str, init: &Init, conv: &Conv, seed: u64) -> Vec<i6
     let stream =
         name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ b as u64).wrapping_mul(0x100_0000_01b3));
     let key = fqt_runtime::random::hash_key(seed, u64::MAX, stream);
-    let (ci, taps, co, cop) = (conv.input.c, conv.taps(), conv.output.c, conv.output.cp());
+    let (ci, taps, co, cop) = (conv.depth(), conv.taps(), conv.output.c, conv.output.cp());
     let one = (1i64 << MASTER_BITS) as f64;
     let mut values = vec![0; (ci * taps * cop) as usize];
     for c in 0..ci {

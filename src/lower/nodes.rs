@@ -2,8 +2,9 @@
 
 use super::affine::{Affine, Coef, Levels, Mask, Part, Source};
 use super::codes::{Codes, GradientCodes, Planes, Zero};
-use super::contract::{self, Conv, Panel};
+use super::contract::{Conv, Panel, Work};
 use super::cx::{Coord, Kx, SHIFT, Shape, WIDE};
+use super::depthwise;
 use super::encode::{Encoding, Output, encode};
 use super::gather::{Gather, Lanes, Reduced, SumFactors};
 use super::grid::{Grid, Rule, Step, grid};
@@ -113,7 +114,7 @@ pub(super) fn unsupported(what: impl Into<String>) -> Diagnostic {
 impl Lowering<'_> {
     pub(super) fn node(&mut self, node: &Node) -> Done {
         match node.op.as_str() {
-            "conv2d" | "linear" => self.contraction(node),
+            "conv2d" | "depthwise_conv2d" | "linear" => self.contraction(node),
             "batch_norm" => self.batch_norm(node),
             "relu" => self.relu(node),
             "add" => self.add(node),
@@ -125,8 +126,12 @@ impl Lowering<'_> {
             "softmax_cross_entropy_grad" => self.loss_grad(node),
             "quantize_grad" | "relu_grad" => self.mask(node),
             "batch_norm_grad" => self.batch_norm_grad(node),
-            "conv2d_grad_input" | "linear_grad_input" => self.grad_input(node),
-            "conv2d_grad_weight" | "linear_grad_weight" => self.grad_weight(node),
+            "conv2d_grad_input" | "depthwise_conv2d_grad_input" | "linear_grad_input" => {
+                self.grad_input(node)
+            }
+            "conv2d_grad_weight" | "depthwise_conv2d_grad_weight" | "linear_grad_weight" => {
+                self.grad_weight(node)
+            }
             "bias_grad" => self.bias_grad(node),
             "global_avg_pool_grad" | "avg_pool_grad" | "max_pool_grad" => self.pool_grad(node),
             "sgd_update" => self.update(node),
@@ -161,7 +166,7 @@ impl Lowering<'_> {
         let train = self.mode == Mode::Train;
         match conv {
             Some(conv) => {
-                let (ci, taps, cop) = (conv.input.c, conv.taps(), conv.output.cp());
+                let (ci, taps, cop) = (conv.depth(), conv.taps(), conv.output.cp());
                 let extents = [ci, taps, cop];
                 let seed = self.module.training.seed;
                 let fill = || initial::weights(&param.name, &param.init, conv, seed);
@@ -187,6 +192,9 @@ impl Lowering<'_> {
         if conv.whole && conv.taps() > 1 && input.padding > 0 {
             return Err(unsupported("a tensor is read by a linear layer and by a padded convolution"));
         }
+        if conv.depthwise {
+            depthwise::check(&conv, &input)?;
+        }
         let Some(Tensor::Scheme(param, scheme)) = self.values.get(&node.operands[1]).cloned() else {
             return Err(unsupported("weights are not quantized").help("quantize weights in the recipe"));
         };
@@ -195,13 +203,13 @@ impl Lowering<'_> {
         let backward = self.layer_has(path, "_grad_input");
         let (bits, per_channel) = (quant::bits(&scheme.params), quant::per_channel(&scheme.params));
         let quantized = weights::quantize(&mut self.cx, path, conv, master, bits, per_channel, backward);
-        let init = contract::forward_correction(&mut self.cx, path, conv, &input.zero, quantized.forward);
+        let work = Work::forward(&mut self.cx, path, conv, &input, &quantized);
         let (shift, unit) = self.accumulator_unit(path, &conv, &quantized, &input);
         let bias = match node.operands.get(2) {
             Some(&bias) => Some(self.master(bias, None)?.value),
             None => None,
         };
-        let panel = Panel::forward(&mut self.cx, path, conv, input.clone(), quantized.forward, init, shift);
+        let panel = Panel::forward(&mut self.cx, path, conv, work, shift);
         let layer = Layer { conv, weights: quantized, input, shift, master };
         self.layers.insert(path.to_owned(), layer);
         self.set(node, Tensor::Pending(Pending { panel, unit, bias, path: path.to_owned() }))

@@ -124,12 +124,12 @@ impl Lowering<'_> {
             self.gradient_grid(&path, affine, &scheme, bits, by_input)?;
         let grid_step = step;
         let step = if by_step { self.by_accumulator(&path, step, layer) } else { step };
-        let nhwc = by_input.then(|| {
+        let nhwc = (by_input || conv.depthwise).then(|| {
             let range = Range::new(0, (1 << bits) - 1);
             let border = conv.gradient_border();
             Bordered::new(&mut self.cx, format!("{path}.codes"), shape, shape.cp(), border, DType::U8, range)
         });
-        let blocked = by_weight.then(|| self.blocked(&path, &conv, shape, bits));
+        let blocked = (by_weight && !conv.depthwise).then(|| self.blocked(&path, &conv, shape, bits));
         let sums = (by_weight && layer.input.zero != Zero::Code(0)).then(|| {
             self.cx.temp(format!("{path}.code_sums"), DType::I64, &[shape.items(), shape.cp()], PARTIAL_SUM)
         });

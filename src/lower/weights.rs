@@ -27,9 +27,9 @@ pub(super) struct Master {
 #[derive(Clone, Debug)]
 pub(super) struct Weights {
     pub(super) levels: i32,
-    /// `[out block][tap][in/4][16 out][4 in]`, i8.
+    /// `[out block][tap][in/4][16 out][4 in]`, i8; of a depthwise convolution `[tap][channel]`.
     pub(super) forward: BufferId,
-    /// `[in block][tap][out/4][16 in][4 out]`, i8; absent where no data gradient is taken.
+    /// `[in block][tap][out/4][16 in][4 out]`, i8; absent where no data gradient is taken, and in a depthwise convolution.
     pub(super) transposed: Option<BufferId>,
     /// s_w per output channel, dyadic (equal for all if the scheme is per tensor).
     pub(super) scale: BufferId,
@@ -39,7 +39,7 @@ pub(super) struct Weights {
 
 /// Padded input channels of the code array.
 fn rows(conv: &Conv) -> u32 {
-    conv.input.cp()
+    if conv.depthwise { 1 } else { conv.input.cp() }
 }
 
 /// Appends quantization and packing.
@@ -64,6 +64,9 @@ pub(super) fn quantize(
     scales(cx, path, &conv, master, levels, per_channel, (inverse, shift, scale));
     code(cx, &conv, master, levels, (inverse, shift), codes);
     reduce(cx, &conv, codes, norms);
+    if conv.depthwise {
+        return Weights { levels, forward: codes, transposed: None, scale, norms };
+    }
     let forward = pack_forward(cx, path, &conv, codes, code_range);
     let transposed = transposed.then(|| pack_transposed(cx, path, &conv, codes, code_range));
     Weights { levels, forward, transposed, scale, norms }
@@ -79,7 +82,7 @@ fn scales(
     per_channel: bool,
     (inverse, shift, scale): (BufferId, BufferId, BufferId),
 ) {
-    let (cop, n) = (conv.output.cp(), conv.input.c * conv.taps());
+    let (cop, n) = (conv.output.cp(), conv.depth() * conv.taps());
     let largest =
         cx.temp(format!("{path}.weight_largest"), DType::I32, &[cop], Range::new(0, i32::MAX as i64));
     let inverses = cx.dyadics(format!("{path}.weight_inverses"), cop);
@@ -154,7 +157,7 @@ fn code(
     (inverse, shift): (BufferId, BufferId),
     codes: BufferId,
 ) {
-    let (cop, ci, taps, rows) = (conv.output.cp() as i64, conv.input.c, conv.taps(), rows(conv));
+    let (cop, ci, taps, rows) = (conv.output.cp() as i64, conv.depth(), conv.taps(), rows(conv));
     cx.call("weight_codes", taps, |kx| {
         let tap = kx.item();
         let (w, i, o) = (kx.read(master.value), kx.read(inverse), kx.write(codes));

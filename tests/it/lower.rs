@@ -12,6 +12,8 @@ fn models() -> Vec<Module> {
         modules::mlp(4, 4, "nearest"),
         modules::lenet(4, 12, "nearest"),
         modules::resnet(4, 8, 4, "stochastic"),
+        modules::mobile(4, 9, "stochastic"),
+        modules::pools(4, 10, "nearest"),
     ]
 }
 

@@ -35,7 +35,7 @@ fn small_models_learn_what_they_see() {
 
 #[test]
 fn wide_models_learn_what_they_see() {
-    for file in ["vgg_small.fqt"] {
+    for file in ["vgg_small.fqt", "mobilenet_v2.fqt"] {
         let (before, after) = losses(file, "--batch 8 --gbits 4 --lr 0.02 schedule=constant", 16);
         assert!(after < 0.8 * before, "{file}: loss from {before} to {after}");
     }

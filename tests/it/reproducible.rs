@@ -106,6 +106,11 @@ fn every_executor_trains_a_deeper_network_to_the_same_bits() {
     check_steps("resnet32.fqt", "--batch 2 --gbits 4", 2);
 }
 
+#[test]
+fn every_executor_trains_depthwise_convolutions_to_the_same_bits() {
+    check_steps("mobilenet_v2.fqt", "--batch 2 --gbits 4", 2);
+}
+
 fn run(session: &mut Session, data: &Dataset, options: Options) -> bool {
     train(session, data, &options, &mut ()).unwrap().finished
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use fqt_runtime::random;
 use fqtc::ir::{Attr, Module, Node, Value};
 use fqtc::tensor::Tensor;
-use fqtc::types::{int, word};
+use fqtc::types::{flag, int, word};
 
 use crate::support::modules;
 use crate::support::teacher::{Edit, Step, times};
@@ -34,6 +34,18 @@ fn samples() -> Vec<(String, Step)> {
         all.push((format!("{bits} bits, step {steps}"), Step::run(network(bits), 3, steps, quiet)));
     }
     all.push(("4 bits, all alive".into(), Step::run(network(4), 3, 2, |_| ())));
+    for bits in [4, 8] {
+        let of = |mut module: Module| {
+            modules::rectify_all(&mut module, "log_gain");
+            module.schemes.get_mut("gradients").unwrap().params.insert("bits".into(), Attr::Int(bits));
+            Step::run(module, 3, 2, |_| ())
+        };
+        all.push((
+            format!("inverted residuals, {bits} bits, alive"),
+            of(modules::mobile(4, 9, "stochastic")),
+        ));
+        all.push((format!("pools, {bits} bits, alive"), of(modules::pools(4, 10, "stochastic"))));
+    }
     all
 }
 
@@ -60,7 +72,7 @@ impl Step {
                 let conv = self.producer(node.operands[0]);
                 centred(&self.dense(&format!("{}.t", conv.path), &self.shape(value)))
             }
-            "global_avg_pool" => self.dense(&format!("{}.sum", node.path), &self.shape(value)),
+            "avg_pool" | "global_avg_pool" => self.dense(&format!("{}.sum", node.path), &self.shape(value)),
             _ => self.codes(value),
         }
     }
@@ -80,7 +92,7 @@ impl Step {
         let node = self.producer(value);
         let t = format!("{}.t", node.path);
         match node.op.as_str() {
-            "conv2d" if self.has(&t) => {
+            "conv2d" | "depthwise_conv2d" if self.has(&t) => {
                 times(&self.dense(&t, &self.shape(value)), &self.dyadics(&format!("{}.unit", node.path)))
             }
             "quantize" if self.has(&format!("{}.activation.codes", node.path)) => {
@@ -116,6 +128,7 @@ impl Step {
             "relu_grad" | "quantize_grad" => self.gradient_unit(node.operands[0]),
             "add" => self.dyadics(&format!("value{}.sum_unit", value.0))[0],
             "global_avg_pool_grad" => self.dyadics(&format!("{}.spread", node.path))[0],
+            "max_pool_grad" | "avg_pool_grad" => self.dyadics(&format!("{}.overlap_unit", node.path))[0],
             _ => self.dyadics(&format!("{}.grad_unit", node.path))[0],
         }
     }
@@ -125,7 +138,7 @@ impl Step {
         let node = self.producer(value);
         let stored = |v: Value| self.gradient(v).expect("operands of sums and pools are stored");
         match node.op.as_str() {
-            "conv2d_grad_input" | "linear_grad_input" => {
+            "conv2d_grad_input" | "depthwise_conv2d_grad_input" | "linear_grad_input" => {
                 let q = self.gradient_codes(&node.path, &self.shape(node.operands[0]));
                 let w = self.weight_codes(&node.path, &self.shape(node.operands[1]));
                 let half = self.int(&format!("{}.grad_shift_now", node.path));
@@ -144,6 +157,15 @@ impl Step {
                 let pixels: u64 = self.shape(value)[1..3].iter().product();
                 let spread = self.oracle(node, &[&stored(node.operands[0])])[0].clone();
                 (times(&spread, &[pixels as f64]), 1e-6)
+            }
+            "max_pool_grad" | "avg_pool_grad" => {
+                let mut operands = vec![stored(node.operands[0])];
+                operands.extend(node.operands.get(1).map(|&x| self.codes(x)));
+                let sum = self.oracle(node, &operands.iter().collect::<Vec<_>>())[0].clone();
+                let window = if node.op == "avg_pool_grad" { int(&node.attrs, "size").pow(2) } else { 1 };
+                let shift = self.int(&format!("{}.overlap_shift", node.path));
+                let by = window as f64 * (-shift as f64).exp2();
+                (times(&sum, &[by]), if shift == 0 { 1e-6 } else { 0.5 + 1e-6 })
             }
             _ => {
                 let (dy, off) = self.expected_gradient(node.operands[0]);
@@ -172,13 +194,18 @@ impl Step {
         }
         let grid = format!("{}.activation", node.path);
         let step = self.dyadics(&format!("{grid}.step"))[0];
-        let edge = if op == "relu_grad" { 0.0 } else { 255.5 };
+        let signed = node.attrs.contains_key("signed") && flag(&node.attrs, "signed");
+        let edges: &[f64] = match (op, signed) {
+            ("relu_grad", _) => &[0.0],
+            (_, false) => &[255.5],
+            (_, true) => &[-127.5, 127.5],
+        };
         let off = self.grid_error(&grid, node.operands[1]);
         let x = self.forward(node.operands[1]);
         let near = x.data.iter().zip(off).map(|(v, off)| {
             // Exactly on the edge, as a dead channel is, real and integer coefficients agree.
-            let distance = (v / step - edge).abs();
-            0.0 < distance && distance <= off
+            let distances = edges.iter().map(|edge| (v / step - edge).abs());
+            distances.into_iter().any(|distance| 0.0 < distance && distance <= off)
         });
         self.at_edge(node.operands[0]).into_iter().zip(near).map(|(a, b)| a || b).collect()
     }
@@ -203,7 +230,7 @@ fn close(what: &str, got: f64, expected: f64, off: f64) {
 #[test]
 fn weights_are_rounded_and_contractions_exact() {
     for (name, step) in samples() {
-        for node in step.nodes("conv2d") {
+        for node in step.nodes("conv2d").chain(step.nodes("depthwise_conv2d")) {
             let what = format!("{name}, {}", node.path);
             let weights = step.producer(node.operands[1]);
             let shape = step.shape(node.operands[1]);
@@ -251,7 +278,8 @@ fn activation_codes_are_the_rounded_values() {
             let codes = step.codes(node.results[0]);
             let (mut off, errors) = (0, step.grid_error(&path, node.operands[0]));
             for (i, (&code, &meant)) in codes.data.iter().zip(&meant.data).enumerate() {
-                let exact = (value.data[i] / step.step_of(node.results[0])).clamp(0.0, 255.0);
+                let (lo, hi) = if flag(&node.attrs, "signed") { (-127.0, 127.0) } else { (0.0, 255.0) };
+                let exact = (value.data[i] / step.step_of(node.results[0])).clamp(lo, hi);
                 close(&format!("{name}, {path}"), code, exact, 0.5 + errors[i]);
                 close(&format!("{name}, {path}"), code, meant, 1.001);
                 off += (code - meant).abs().round() as usize;
@@ -287,7 +315,7 @@ fn stored_gradients_are_masked_sums_and_contractions() {
             assert!(unsure * 20 <= edges.len(), "{what}: {unsure} of {} masks are unsure", edges.len());
             seen += 1;
         }
-        assert!(seen >= 7, "{name}: {seen} gradients are stored");
+        assert!(seen >= 5, "{name}: {seen} gradients are stored");
     }
 }
 
@@ -374,7 +402,7 @@ fn check_codes(step: &Step, what: &str, norm: &Node, conv: &Node, (dy, dx): (&Te
 #[test]
 fn weight_gradients_are_exact_sums_and_updates_within_a_step() {
     for (name, step) in samples() {
-        for op in ["conv2d_grad_weight", "linear_grad_weight"] {
+        for op in ["conv2d_grad_weight", "depthwise_conv2d_grad_weight", "linear_grad_weight"] {
             for node in step.nodes(op) {
                 let (what, path) = (format!("{name}, {}", node.path), &node.path);
                 let shape = step.shape(node.results[0]);

@@ -10,7 +10,7 @@ use fqtc::lower::{Mode, lower};
 use fqtc::oracle::{self, Rounding};
 use fqtc::passes;
 use fqtc::tensor::Tensor;
-use fqtc::types::flag;
+use fqtc::types::{flag, int};
 
 use super::models::Random;
 
@@ -136,8 +136,11 @@ impl Step {
         }
         let node = self.producer(value);
         let shape = image_shape(&self.shape(value));
-        let ints = self.ints(&format!("{}.activation.codes", node.path));
-        let zero = if flag(&node.attrs, "signed") { 128 } else { 0 };
+        let (name, zero) = match node.op.as_str() {
+            "max_pool" => ("pooled", 0),
+            _ => ("activation", if flag(&node.attrs, "signed") { 128 } else { 0 }),
+        };
+        let ints = self.ints(&format!("{}.{name}.codes", node.path));
         let [n, h, w, c] = shape;
         let cp = c.next_multiple_of(16);
         let border = |p: usize| n * (h + 2 * p) * (w + 2 * p) * cp + 16;
@@ -152,7 +155,10 @@ impl Step {
         if value == self.module.image {
             return 1.0 / 64.0;
         }
-        self.dyadics(&format!("{}.activation.step", self.producer(value).path))[0]
+        match self.producer(value) {
+            node if node.op == "max_pool" => self.step_of(node.operands[0]),
+            node => self.dyadics(&format!("{}.activation.step", node.path))[0],
+        }
     }
 
     fn image(&self) -> Tensor {
@@ -182,8 +188,8 @@ impl Step {
     pub(crate) fn weight_codes(&self, path: &str, shape: &[u64]) -> Tensor {
         let ints = self.ints(&format!("{path}.weight_codes"));
         let (co, ci) = (shape[0] as usize, *shape.last().unwrap() as usize);
-        let (cop, rows) = (co.next_multiple_of(16), ci.next_multiple_of(16));
-        let taps = ints.len() / (cop * rows);
+        let (cop, taps) = (co.next_multiple_of(16), shape.iter().product::<u64>() as usize / (co * ci));
+        let rows = ints.len() / (cop * taps);
         let kept: Vec<i64> = (0..ci)
             .flat_map(|i| (0..taps).map(move |tap| (tap * rows + i) * cop))
             .flat_map(|at| ints[at..at + cop].to_vec())
@@ -211,11 +217,15 @@ impl Step {
 
     /// Gradient codes of a layer's weight gradient, as integers.
     pub(crate) fn gradient_codes(&self, path: &str, shape: &[u64]) -> Tensor {
-        let ints = self.ints(&format!("{path}.gradient0.blocks"));
+        let blocks = format!("{path}.gradient0.blocks");
+        if !self.has(&blocks) {
+            return self.bordered_gradient_codes(path, image_shape(shape));
+        }
+        let ints = self.ints(&blocks);
         let [n, h, w, c] = image_shape(shape);
         let cp = c.next_multiple_of(16);
         if shape.len() == 2 {
-            return self.dense(&format!("{path}.gradient0.blocks"), shape);
+            return self.dense(&blocks, shape);
         }
         assert_eq!(ints.len(), n * h * w.div_ceil(4) * cp * 4);
         let quad = |i: usize, y: usize, x: usize| ((i * h + y) * w.div_ceil(4) + x / 4) * cp * 4 + x % 4;
@@ -223,6 +233,29 @@ impl Step {
             .flat_map(|[i, y, x]| (0..c).map(move |k| quad(i, y, x) + 4 * k))
             .map(|at| ints[at] as f64);
         Tensor::new(shape, data.collect())
+    }
+
+    /// The same of a depthwise convolution: NHWC with the border that its data gradient visits, above a zero code.
+    fn bordered_gradient_codes(&self, path: &str, [n, h, w, c]: [usize; 4]) -> Tensor {
+        let name = format!("{path}.gradient0.codes");
+        let (ints, zero) =
+            (self.ints(&name), (self.program.buffers[self.id(&name).0 as usize].range.hi + 1) / 2);
+        let node = self.nodes("depthwise_conv2d_grad_weight").find(|node| node.path == path).unwrap();
+        let (stride, padding) = (int(&node.attrs, "stride"), int(&node.attrs, "padding"));
+        let (weight, input) = (self.shape(node.results[0]), self.shape(node.operands[0]));
+        // Pixel i meets outputs (i + padding − tap)/stride.
+        let axis = |kernel: u64, input: u64, output: usize| {
+            let first = -((kernel as i64 - 1 - padding) / stride);
+            let last = (input as i64 - 1 + padding) / stride;
+            (first.min(0).unsigned_abs() as usize, (last - output as i64 + 1).max(0) as usize)
+        };
+        let (top, bottom) = axis(weight[1], input[1], h);
+        let (left, right) = axis(weight[2], input[2], w);
+        let (rows, columns, cp) = (h + top + bottom, w + left + right, c.next_multiple_of(16));
+        assert_eq!(ints.len(), n * rows * columns * cp + 16, "{name}");
+        let at = |i: usize, y: usize, x: usize| ((i * rows + y + top) * columns + x + left) * cp;
+        let data = positions([n, h, w, c]).flat_map(|[i, y, x]| ints[at(i, y, x)..][..c].to_vec());
+        Tensor::new([n, h, w, c].map(|e| e as u64), data.map(|v| (v - zero) as f64).collect())
     }
 }
 
