@@ -33,6 +33,7 @@ mod weights;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use cx::Initial;
+pub use initial::{Drawn, Start};
 pub use metrics::Metric;
 
 use crate::diag::{Diagnostic, Span};

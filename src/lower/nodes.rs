@@ -8,7 +8,7 @@ use super::depthwise;
 use super::encode::{Encoding, Output, encode};
 use super::gather::{Gather, Lanes, Reduced, SumFactors};
 use super::grid::{Grid, Rule, Step, grid};
-use super::initial;
+use super::initial::{Drawn, Start};
 use super::layout::Bordered;
 use super::loss::{self, Logits, Loss};
 use super::metrics;
@@ -169,7 +169,7 @@ impl Lowering<'_> {
                 let (ci, taps, cop) = (conv.depth(), conv.taps(), conv.output.cp());
                 let extents = [ci, taps, cop];
                 let seed = self.module.training.seed;
-                let fill = || initial::weights(&param.name, &param.init, conv, seed);
+                let fill = Start::Drawn(Drawn::new(&param.name, &param.init, conv, seed));
                 let value = self.cx.state(param.name.clone(), DType::I32, &extents, weights::STATE, fill);
                 let momentum = train.then(|| weights::momentum(&mut self.cx, &param.name, &extents));
                 Ok(Master { value, momentum })
@@ -528,7 +528,7 @@ impl Lowering<'_> {
     fn running_step(&mut self, path: &str, levels: Levels, zero: i32) -> (Option<BufferId>, BufferId) {
         let start = crate::numbers::packed(6.0);
         let range =
-            self.cx.state(format!("{path}.range"), DType::Dyadic, &[1], super::cx::ANY, || vec![start]);
+            self.cx.state(format!("{path}.range"), DType::Dyadic, &[1], super::cx::ANY, Start::Each(start));
         (Some(range), self.step_of(path, range, levels.hi - zero))
     }
 

@@ -6,6 +6,7 @@ use super::contract::{self, Panel, Work};
 use super::cx::{Kx, SHIFT, WIDE};
 use super::depthwise;
 use super::gather::{Gather, Lanes, Reduced, SumFactors};
+use super::initial::Start;
 use super::loss;
 use super::nodes::{Deferred, Done, From, Layer, Tensor, Wide, unsupported};
 use super::norm;
@@ -344,7 +345,7 @@ impl Lowering<'_> {
         let bound = terms * codes.levels as i64 * layer.weights.levels as i64;
         let limit = (64 - bound.leading_zeros() as i64 - 15).clamp(0, 31) as i32;
         let range = Range::new(-1, 31);
-        let state = self.cx.state(format!("{path}.grad_shift"), DType::I64, &[1], range, || vec![-1]);
+        let state = self.cx.state(format!("{path}.grad_shift"), DType::I64, &[1], range, Start::Each(-1));
         let shift = self.cx.temp(format!("{path}.grad_shift_now"), DType::I64, &[1], SHIFT);
         let unit = self.cx.dyadics(format!("{path}.grad_unit"), 1);
         self.cx.call("grad_unit", 1, |kx| {

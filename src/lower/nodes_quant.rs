@@ -8,6 +8,7 @@ use super::encode::{
     Blocked, Encoding, Output, Rounding, encode, fraction_bits, gradient_levels, gradient_range,
 };
 use super::grid::{Grid, Rule, Step, grid};
+use super::initial::Start;
 use super::layout::Bordered;
 use super::metrics;
 use super::nodes::{Done, Layer, Tensor, unsupported};
@@ -286,9 +287,8 @@ impl Lowering<'_> {
     fn hindsight(&mut self, path: &str, affine: &Affine, momentum: f64, per_channel: bool) -> Hindsight {
         let (items, cp) = (affine.shape.items(), affine.shape.cp());
         let n = if per_channel { cp } else { 1 };
-        let zeros = vec![0; n as usize];
         let state =
-            self.cx.state(format!("{path}.range"), DType::Dyadic, &[n], super::cx::ANY, move || zeros);
+            self.cx.state(format!("{path}.range"), DType::Dyadic, &[n], super::cx::ANY, Start::Each(0));
         let largest = self.cx.temp(format!("{path}.largest"), DType::I16, &[items, cp], Range::new(0, 32767));
         Hindsight { state, largest, momentum, per_channel, path: path.to_owned() }
     }

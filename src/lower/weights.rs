@@ -6,6 +6,7 @@
 
 use super::contract::Conv;
 use super::cx::{Cx, Kx, SUM, Shape};
+use super::initial::Start;
 use super::layout::{groups4, transpose16};
 use crate::kernel::{BufferId, DType, Index, Range, Value};
 
@@ -448,15 +449,14 @@ pub(super) fn clamp(kx: &mut Kx, v: Value, limit: i64) -> Value {
 pub(super) fn vector(cx: &mut Cx, name: &str, c: u32, value: f64, train: bool) -> Master {
     let cp = Shape { n: 1, h: 1, w: 1, c }.cp();
     let start = (value * (1i64 << MASTER_BITS) as f64).round() as i64;
-    let fill = move || (0..cp).map(|i| if i < c { start } else { 0 }).collect();
+    let fill = Start::Values((0..cp).map(|i| if i < c { start } else { 0 }).collect());
     let value = cx.state(name.to_string(), DType::I32, &[cp], STATE, fill);
     Master { value, momentum: train.then(|| momentum(cx, name, &[cp])) }
 }
 
 /// The momentum of a parameter.
 pub(super) fn momentum(cx: &mut Cx, name: &str, extents: &[u32]) -> BufferId {
-    let n: u32 = extents.iter().product();
-    cx.state(format!("{name}.momentum"), DType::I32, extents, STATE, || vec![0; n as usize])
+    cx.state(format!("{name}.momentum"), DType::I32, extents, STATE, Start::Each(0))
 }
 
 /// A vector parameter as real numbers: dyadics per channel, in its own scalar kernel section.

@@ -36,7 +36,7 @@ impl Step {
         for (i, buffer) in program.buffers.iter().enumerate() {
             let id = BufferId(i as u32);
             if let Some(initial) = lowered.initial.get(&buffer.name) {
-                memory.write(&program, id, initial);
+                memory.write(&program, id, &initial.values(buffer.len() as usize));
             }
             if buffer.kind == Kind::Input {
                 let count = (buffer.range.hi - buffer.range.lo + 1) as usize;
