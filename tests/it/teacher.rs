@@ -27,6 +27,19 @@ fn quiet(edit: &mut Edit) {
 const DEAD: usize = 2;
 const TINY: usize = 5;
 
+#[test]
+fn depthwise_convolutions_of_any_geometry_are_exact() {
+    let windows =
+        [([5, 3], 1, 0), ([3, 3], 3, 1), ([2, 2], 5, 0), ([3, 3], 1, 4), ([1, 1], 2, 0), ([4, 4], 2, 2)];
+    for (kernel, stride, padding) in windows {
+        let name = format!("depthwise {kernel:?}, stride {stride}, padding {padding}");
+        let step = Step::run(modules::depthwise(2, 7, kernel, stride, padding), 3, 2, |_| ());
+        check_contractions(&name, &step);
+        assert!(check_gradients(&name, &step) >= 2, "{name}");
+        check_weights(&name, &step);
+    }
+}
+
 /// 4- and 8-bit gradients, in a first step and later, with and without quiet channels.
 fn samples() -> Vec<(String, Step)> {
     let mut all = vec![];
@@ -230,32 +243,37 @@ fn close(what: &str, got: f64, expected: f64, off: f64) {
 #[test]
 fn weights_are_rounded_and_contractions_exact() {
     for (name, step) in samples() {
-        for node in step.nodes("conv2d").chain(step.nodes("depthwise_conv2d")) {
-            let what = format!("{name}, {}", node.path);
-            let weights = step.producer(node.operands[1]);
-            let shape = step.shape(node.operands[1]);
-            let codes = step.weight_codes(&node.path, &shape);
-            let masters = step.weight_before(&format!("{}.weight", node.path), &shape);
-            let meant = step.oracle(weights, &[&times(&masters, &[(-28f64).exp2()])])[0].clone();
-            let scale = step.dyadics(&format!("{}.weight_scale", node.path));
-            let per = codes.data.len() / shape[0] as usize;
-            for (i, (&code, &meant)) in codes.data.iter().zip(&meant.data).enumerate() {
-                // On a tie of rounding, either neighbour is right.
-                let exact = masters.data[i] * (-28f64).exp2() / scale[i / per];
-                close(&what, code, exact, 0.5 + 1e-4);
-                close(&what, code * scale[i / per], meant, scale[i / per] * 1.001);
-            }
-            let acc = step.oracle(node, &[&step.codes(node.operands[0]), &codes])[0].clone();
-            let by = (step.int(&format!("{}.acc_shift", node.path)) as f64).exp2();
-            let t = step.dense(&format!("{}.t", node.path), &acc.shape);
-            let floor = acc.map(|v| (v / by).floor().clamp(-32767.0, 32767.0));
-            assert!(t.data == floor.data, "{what}: t is the accumulator shifted");
-            assert!(t.largest() > 100.0, "{what}: the shift leaves bits");
-            let unit = step.dyadics(&format!("{}.unit", node.path));
-            for (c, unit) in unit[..shape[0] as usize].iter().enumerate() {
-                let meant = scale[c] * step.step_of(node.operands[0]) * by;
-                close(&what, *unit, meant, meant * 1e-8);
-            }
+        check_contractions(&name, &step);
+    }
+}
+
+/// Codes of weights, and accumulators shifted down to 16 bits.
+fn check_contractions(name: &str, step: &Step) {
+    for node in step.nodes("conv2d").chain(step.nodes("depthwise_conv2d")) {
+        let what = format!("{name}, {}", node.path);
+        let weights = step.producer(node.operands[1]);
+        let shape = step.shape(node.operands[1]);
+        let codes = step.weight_codes(&node.path, &shape);
+        let masters = step.weight_before(&format!("{}.weight", node.path), &shape);
+        let meant = step.oracle(weights, &[&times(&masters, &[(-28f64).exp2()])])[0].clone();
+        let scale = step.dyadics(&format!("{}.weight_scale", node.path));
+        let per = codes.data.len() / shape[0] as usize;
+        for (i, (&code, &meant)) in codes.data.iter().zip(&meant.data).enumerate() {
+            // On a tie of rounding, either neighbour is right.
+            let exact = masters.data[i] * (-28f64).exp2() / scale[i / per];
+            close(&what, code, exact, 0.5 + 1e-4);
+            close(&what, code * scale[i / per], meant, scale[i / per] * 1.001);
+        }
+        let acc = step.oracle(node, &[&step.codes(node.operands[0]), &codes])[0].clone();
+        let by = (step.int(&format!("{}.acc_shift", node.path)) as f64).exp2();
+        let t = step.dense(&format!("{}.t", node.path), &acc.shape);
+        let floor = acc.map(|v| (v / by).floor().clamp(-32767.0, 32767.0));
+        assert!(t.data == floor.data, "{what}: t is the accumulator shifted");
+        assert!(t.largest() > 100.0, "{what}: the shift leaves bits");
+        let unit = step.dyadics(&format!("{}.unit", node.path));
+        for (c, unit) in unit[..shape[0] as usize].iter().enumerate() {
+            let meant = scale[c] * step.step_of(node.operands[0]) * by;
+            close(&what, *unit, meant, meant * 1e-8);
         }
     }
 }
@@ -295,28 +313,34 @@ fn activation_codes_are_the_rounded_values() {
 #[test]
 fn stored_gradients_are_masked_sums_and_contractions() {
     for (name, step) in samples() {
-        let values = step.module.nodes.iter().filter_map(|node| node.results.first().copied());
-        let mut seen = 0;
-        for value in values {
-            let Some(got) = step.gradient(value) else { continue };
-            let what = format!("{name}, gradient %{} ({})", value.0, step.producer(value).path);
-            let ((expected, off), open) = (step.expected_gradient(value), step.unmasked(value));
-            let edges = step.at_edge(value);
-            for (i, &got) in got.data.iter().enumerate() {
-                let near = |v: f64| (got - v).abs() <= off;
-                assert!(
-                    near(expected.data[i]) || edges[i] && (got == 0.0 || near(open.data[i])),
-                    "{what}: element {i} is {got}, not {} (before masks {}, within {off})",
-                    expected.data[i],
-                    open.data[i],
-                );
-            }
-            let unsure = edges.iter().filter(|&&edge| edge).count();
-            assert!(unsure * 20 <= edges.len(), "{what}: {unsure} of {} masks are unsure", edges.len());
-            seen += 1;
-        }
+        let seen = check_gradients(&name, &step);
         assert!(seen >= 5, "{name}: {seen} gradients are stored");
     }
+}
+
+/// Stored gradients against their masks, sums and contractions; how many there are.
+fn check_gradients(name: &str, step: &Step) -> usize {
+    let values = step.module.nodes.iter().filter_map(|node| node.results.first().copied());
+    let mut seen = 0;
+    for value in values {
+        let Some(got) = step.gradient(value) else { continue };
+        let what = format!("{name}, gradient %{} ({})", value.0, step.producer(value).path);
+        let ((expected, off), open) = (step.expected_gradient(value), step.unmasked(value));
+        let edges = step.at_edge(value);
+        for (i, &got) in got.data.iter().enumerate() {
+            let near = |v: f64| (got - v).abs() <= off;
+            assert!(
+                near(expected.data[i]) || edges[i] && (got == 0.0 || near(open.data[i])),
+                "{what}: element {i} is {got}, not {} (before masks {}, within {off})",
+                expected.data[i],
+                open.data[i],
+            );
+        }
+        let unsure = edges.iter().filter(|&&edge| edge).count();
+        assert!(unsure * 20 <= edges.len(), "{what}: {unsure} of {} masks are unsure", edges.len());
+        seen += 1;
+    }
+    seen
 }
 
 /// Per channel, |got − expected| by the largest of the expected: (got, expected) over channels.
@@ -402,17 +426,22 @@ fn check_codes(step: &Step, what: &str, norm: &Node, conv: &Node, (dy, dx): (&Te
 #[test]
 fn weight_gradients_are_exact_sums_and_updates_within_a_step() {
     for (name, step) in samples() {
-        for op in ["conv2d_grad_weight", "depthwise_conv2d_grad_weight", "linear_grad_weight"] {
-            for node in step.nodes(op) {
-                let (what, path) = (format!("{name}, {}", node.path), &node.path);
-                let shape = step.shape(node.results[0]);
-                let q = step.gradient_codes(path, &step.shape(node.operands[1]));
-                let sums = step.oracle(node, &[&step.codes(node.operands[0]), &q])[0].clone();
-                let got = step.weight(&format!("{path}.weight_grad"), &shape);
-                assert!(got.data == sums.data, "{what}: sums of products of codes");
-                assert!(sums.largest() > 0.0, "{what}: all zero");
-                check_update(&step, &what, path, &sums);
-            }
+        check_weights(&name, &step);
+    }
+}
+
+/// Sums of products of codes, and what the optimizer makes of them.
+fn check_weights(name: &str, step: &Step) {
+    for op in ["conv2d_grad_weight", "depthwise_conv2d_grad_weight", "linear_grad_weight"] {
+        for node in step.nodes(op) {
+            let (what, path) = (format!("{name}, {}", node.path), &node.path);
+            let shape = step.shape(node.results[0]);
+            let q = step.gradient_codes(path, &step.shape(node.operands[1]));
+            let sums = step.oracle(node, &[&step.codes(node.operands[0]), &q])[0].clone();
+            let got = step.weight(&format!("{path}.weight_grad"), &shape);
+            assert!(got.data == sums.data, "{what}: sums of products of codes");
+            assert!(sums.largest() > 0.0, "{what}: all zero");
+            check_update(step, &what, path, &sums);
         }
     }
 }

@@ -151,6 +151,25 @@ pub(crate) fn mobile(batch: u32, size: u64, gradients: &str) -> Module {
     module
 }
 
+/// One depthwise convolution of signed codes.
+pub(crate) fn depthwise(batch: u32, size: u64, kernel: [i64; 2], stride: i64, padding: i64) -> Module {
+    let mut module = empty("depthwise", batch, [size, size, 3], "stochastic");
+    let m = &mut module;
+    let x = conv_bn(m, 1, m.image, 10, 3, 1);
+    let given = [
+        ("kernel", Attr::Ints(kernel.to_vec())),
+        ("stride", Attr::Int(stride)),
+        ("padding", Attr::Int(padding)),
+        ("bias", Attr::Bool(false)),
+    ];
+    let x = layer(m, "depthwise_conv", "depthwise", &[x], &given);
+    let x = layer(m, "batch_norm", "batch_norm", &[x], &[]);
+    let x = layer(m, "relu", "relu", &[x], &[]);
+    let x = layer(m, "global_avg_pool", "pool", &[x], &[]);
+    classify(m, x);
+    module
+}
+
 /// Pools whose windows overlap, with and without a border.
 pub(crate) fn pools(batch: u32, size: u64, gradients: &str) -> Module {
     let mut module = empty("pools", batch, [size, size, 3], gradients);
