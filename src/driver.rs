@@ -1,5 +1,7 @@
 //! The pipeline on one page: from a training module to what the runtime runs.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fqt_runtime::program::{Artifact, DType, Metric, MetricKind, Slot};
@@ -9,7 +11,7 @@ use crate::diag::Diagnostic;
 use crate::ir::{Module, Stage};
 use crate::kernel::interp::encode;
 use crate::kernel::{self, Kind, Program, verify};
-use crate::lower::{self, Initial, Lowered, Mode, lower};
+use crate::lower::{self, Drawn, Initial, Lowered, Mode, Start, lower};
 use crate::plan::{Plan, UNIT, plan};
 use crate::{passes, plan_check};
 
@@ -33,22 +35,30 @@ pub fn compile(module: Module) -> Result<Compiled, Diagnostic> {
     let mut clock = Clock { last: Instant::now(), timings: vec![] };
     let module = passes::run(module, Stage::Bits, |_, _| ())?;
     clock.tick("passes");
-    let lowered = lower(&module, Mode::Train)?;
-    let Lowered { program, initial, parameters, metrics } = lowered;
-    let mut programs =
-        [program, lower(&module, Mode::Eval)?.program, lower(&module, Mode::EvalBatch)?.program];
-    clock.tick("lower");
-    for program in &programs {
-        verify::program(program).map_err(|violation| internal("I0501", violation.to_string()))?;
-    }
-    clock.tick("verify");
+    let [train, eval, eval_batch] = std::thread::scope(|scope| {
+        let modes = [Mode::Train, Mode::Eval, Mode::EvalBatch];
+        let module = &module;
+        modes.map(|mode| scope.spawn(move || lower(module, mode))).map(|thread| match thread.join() {
+            Ok(lowered) => lowered,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    });
+    let Lowered { program, initial, parameters, metrics } = train?;
+    let mut programs = [program, eval?.program, eval_batch?.program];
     share_kernels(&mut programs);
+    clock.tick("lower");
+    // Every kernel is checked once, and the calls of every program.
+    let facts = verify::kernels(&programs[0]);
+    let check = |facts: Vec<_>| programs.iter().try_for_each(|program| verify::calls(program, &facts));
+    facts.and_then(check).map_err(|violation| internal("I0501", violation.to_string()))?;
+    clock.tick("verify");
     let all = programs.each_ref();
     let plan = plan(&all)
         .map_err(|why| Diagnostic::new("E0502", why).help("use a smaller batch, image or network"))?;
     plan_check::check(&all, &plan).map_err(|why| internal("I0502", why))?;
     clock.tick("plan");
     let artifact = artifact(&module, &programs, &plan, &parameters, &metrics, &initial);
+    clock.tick("weights");
     Ok(Compiled { module, programs, plan, artifact, timings: clock.timings })
 }
 
@@ -185,24 +195,62 @@ fn model_hash(programs: &[Program; 3]) -> String {
 
 /// Initial contents of state, and tables.
 fn initial_bytes(programs: &[Program; 3], plan: &Plan, initial: &Initial) -> Vec<(u64, Vec<u8>)> {
-    let mut out = std::collections::BTreeMap::new();
+    let mut out = BTreeMap::new();
+    let mut drawn = BTreeMap::new();
     for (program, offsets) in programs.iter().zip(&plan.offsets) {
         for (buffer, &offset) in program.buffers.iter().zip(offsets) {
-            let values = match &buffer.kind {
-                Kind::Const(values) => values,
-                Kind::State | Kind::Persistent => match initial.get(&buffer.name) {
-                    Some(values) => values,
-                    None => continue,
-                },
+            let offset = offset as u64 * UNIT;
+            let (dtype, n) = (buffer.dtype, buffer.len() as usize);
+            let bytes = match (&buffer.kind, initial.get(&buffer.name)) {
+                (Kind::Const(values), _) => encoded(dtype, values),
+                // An arena is zero before anything is written to it.
+                (Kind::State | Kind::Persistent, Some(Start::Each(0)) | None) => continue,
+                (Kind::State | Kind::Persistent, Some(Start::Drawn(weights))) => {
+                    drawn.insert(offset, weights);
+                    vec![0; buffer.bytes() as usize]
+                }
+                (Kind::State | Kind::Persistent, Some(start)) => encoded(dtype, &start.values(n)),
                 _ => continue,
             };
-            let size = buffer.dtype.bytes();
-            let mut bytes = vec![0; values.len() * size];
-            for (chunk, &v) in bytes.chunks_exact_mut(size).zip(values) {
-                encode(buffer.dtype, v, chunk);
-            }
-            out.insert(offset as u64 * UNIT, bytes);
+            out.entry(offset).or_insert(bytes);
         }
     }
+    draw(drawn, &mut out);
     out.into_iter().collect()
+}
+
+fn encoded(dtype: kernel::DType, values: &[i64]) -> Vec<u8> {
+    let size = dtype.bytes();
+    let mut bytes = vec![0; values.len() * size];
+    bytes.chunks_exact_mut(size).zip(values).for_each(|(chunk, &v)| encode(dtype, v, chunk));
+    bytes
+}
+
+/// Rows of weights that one thread draws at a time.
+const ROWS: usize = 256;
+
+/// Draws weights on all threads. What comes out does not depend on how many there are.
+fn draw(drawn: BTreeMap<u64, &Drawn>, bytes: &mut BTreeMap<u64, Vec<u8>>) {
+    let parts = bytes.iter_mut().filter_map(|(offset, bytes)| Some((*drawn.get(offset)?, bytes)));
+    let parts = parts.flat_map(|(weights, bytes)| {
+        let chunks = bytes.chunks_mut(ROWS * weights.row_len() * 4).enumerate();
+        chunks.map(move |(i, chunk)| (weights, (i * ROWS) as u32, chunk))
+    });
+    let parts = Mutex::new(parts.collect::<Vec<_>>());
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                while let Some((weights, first, chunk)) = next() {
+                    let mut masters = vec![0; chunk.len() / 4];
+                    let rows = (masters.len() / weights.row_len()) as u32;
+                    weights.draw(first..first + rows, &mut masters);
+                    for (bytes, master) in chunk.chunks_exact_mut(4).zip(&masters) {
+                        bytes.copy_from_slice(&master.to_le_bytes());
+                    }
+                }
+            });
+        }
+    });
 }

@@ -20,6 +20,7 @@ pub const fn hash_key(seed: u64, step: u64, tensor: u64) -> u64 {
 }
 
 /// The 16 patterns of a logical block: eight 32-bit words, low half first. `block` is below 2^29.
+#[inline]
 pub const fn block(key: u64, block: u32) -> [u16; 16] {
     let (k0, k1) = (key as u32, (key >> 32) as u32);
     let mut lanes = [0; 16];

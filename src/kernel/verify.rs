@@ -46,8 +46,6 @@ pub struct Facts {
     pub ranges: Vec<Range>,
     /// What each parameter gets.
     writes: Vec<Writes>,
-    /// Pairs of parameters that only ever touch equal places, so that they may be one buffer.
-    elementwise: HashSet<(u32, u32)>,
 }
 
 /// What a parameter gets in one call.
@@ -80,7 +78,7 @@ pub fn kernel(kernel: &Kernel) -> Result<Facts, Violation> {
     let all = touches(kernel);
     accesses(kernel, &all).map_err(|(stmt, message)| fault((Some(stmt), message)))?;
     let writes = sums(kernel, &ranges, &all).map_err(|(stmt, message)| fault((Some(stmt), message)))?;
-    Ok(Facts { ranges: ranges.all(), writes, elementwise: elementwise(kernel, &all) })
+    Ok(Facts { ranges: ranges.all(), writes })
 }
 
 fn declarations(kernel: &Kernel) -> Result<(), String> {
@@ -349,35 +347,40 @@ fn sums<'a>(kernel: &Kernel, ranges: &Ranges<'_>, all: &[Touch<'a>]) -> Result<V
     Ok(writes)
 }
 
-/// Pairs of parameters with the same accesses.
-fn elementwise(kernel: &Kernel, all: &[Touch<'_>]) -> HashSet<(u32, u32)> {
-    let places = |param: u32| -> Vec<_> {
-        let of_param = all.iter().filter(|touch| touch.param == Param(param));
+/// Whether two parameters have the same accesses, so that they may be one buffer.
+fn elementwise(kernel: &Kernel, a: usize, b: usize) -> bool {
+    let all = touches(kernel);
+    let places = |param: usize| -> Vec<_> {
+        let of_param = all.iter().filter(|touch| touch.param == Param(param as u32));
         of_param.map(|touch| (touch.offset, &touch.terms, touch.width)).collect()
     };
-    let same = |a: u32, b: u32| {
-        let (a, b) = (places(a), places(b));
-        a.iter().all(|place| b.contains(place)) && b.iter().all(|place| a.contains(place))
-    };
-    let n = kernel.params.len() as u32;
-    (0..n).flat_map(|a| (0..n).map(move |b| (a, b))).filter(|&(a, b)| a != b && same(a, b)).collect()
+    let (a, b) = (places(a), places(b));
+    a.iter().all(|place| b.contains(place)) && b.iter().all(|place| a.contains(place))
 }
 
 /// Checks a program.
 pub fn program(program: &Program) -> Result<(), Violation> {
+    calls(program, &kernels(program)?)
+}
+
+/// Checks the kernels of a program.
+pub fn kernels(program: &Program) -> Result<Vec<Facts>, Violation> {
+    program.kernels.iter().map(kernel).collect()
+}
+
+/// Checks buffers and calls, with what is known of the kernels.
+pub fn calls(program: &Program, facts: &[Facts]) -> Result<(), Violation> {
     let fault = |place: String, message: String| Violation { place, statement: String::new(), message };
     buffers(program).map_err(|(name, message)| fault(format!("buffer @{name}"), message))?;
-    let facts = program.kernels.iter().map(kernel).collect::<Result<Vec<_>, _>>()?;
     let mut written: Vec<bool> =
         program.buffers.iter().map(|buffer| !matches!(buffer.kind, Kind::Temp | Kind::Output)).collect();
     let mut contents = vec![Contents::default(); program.buffers.len()];
     for (number, call) in program.calls.iter().enumerate() {
         let place = |kernel: &str| format!("call {number} of {kernel}");
-        let Some(kernel) = program.kernels.get(call.kernel) else {
+        let (Some(kernel), Some(facts)) = (program.kernels.get(call.kernel), facts.get(call.kernel)) else {
             return Err(fault(place("?"), format!("there is no kernel {}", call.kernel)));
         };
-        let facts = &facts[call.kernel];
-        signature(program, kernel, facts, call, &mut written)
+        signature(program, kernel, call, &mut written)
             .map_err(|message| fault(place(&kernel.name), message))?;
         for (id, writes) in call.args.iter().zip(&facts.writes) {
             contents[id.0 as usize].add(writes);
@@ -411,13 +414,7 @@ fn buffers(program: &Program) -> Result<(), (&str, String)> {
 }
 
 /// Checks the arguments of a call; notes what it writes.
-fn signature(
-    program: &Program,
-    kernel: &Kernel,
-    facts: &Facts,
-    call: &Call,
-    written: &mut [bool],
-) -> Result<(), String> {
+fn signature(program: &Program, kernel: &Kernel, call: &Call, written: &mut [bool]) -> Result<(), String> {
     if call.args.len() != kernel.params.len() {
         return Err(format!("{} arguments for {} parameters", call.args.len(), kernel.params.len()));
     }
@@ -426,16 +423,14 @@ fn signature(
             program.buffers.get(id.0 as usize).ok_or_else(|| format!("there is no buffer {}", id.0))?;
         argument(buffer, decl, written[id.0 as usize])
             .map_err(|why| format!("@{} for p{number} ({decl}): {why}", buffer.name))?;
-        for (other, other_id) in call.args[..number].iter().enumerate() {
+        for (other, _) in call.args[..number].iter().enumerate().filter(|(_, other)| *other == id) {
             let why = match [decl, &kernel.params[other]].map(|p| p.access == Access::Read) {
                 [true, true] => continue,
                 [false, false] => "which are both written",
-                _ if facts.elementwise.contains(&(other as u32, number as u32)) => continue,
+                _ if elementwise(kernel, other, number) => continue,
                 _ => "whose accesses are not the same",
             };
-            if id == other_id {
-                return Err(format!("@{} is both p{other} and p{number}, {why}", buffer.name));
-            }
+            return Err(format!("@{} is both p{other} and p{number}, {why}", buffer.name));
         }
     }
     for (id, decl) in call.args.iter().zip(&kernel.params) {

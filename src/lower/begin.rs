@@ -4,6 +4,7 @@
 //! any number of steps reads the same program.
 
 use super::cx::{Cx, Kx};
+use super::initial::Start;
 use crate::ir::Training;
 use crate::kernel::{BufferId, DType, Program, Range};
 use crate::numbers::half_cosine;
@@ -25,9 +26,9 @@ const INTERVALS: usize = 1023;
 
 /// Declares the counters.
 pub(super) fn clock(cx: &mut Cx) -> Clock {
-    let step = cx.state("step".into(), DType::I64, &[1], Range::new(0, STEPS), || vec![0]);
-    let seed = cx.state("seed".into(), DType::I64, &[1], DType::I64.range(), || vec![0]);
-    let steps = cx.state("steps".into(), DType::I64, &[1], Range::new(0, STEPS), || vec![1]);
+    let step = cx.state("step".into(), DType::I64, &[1], Range::new(0, STEPS), Start::Each(0));
+    let seed = cx.state("seed".into(), DType::I64, &[1], DType::I64.range(), Start::Each(0));
+    let steps = cx.state("steps".into(), DType::I64, &[1], Range::new(0, STEPS), Start::Each(1));
     Clock { step, seed, steps }
 }
 

@@ -7,6 +7,8 @@
 
 use super::codes::{Codes, GradientCodes, Planes, Zero};
 use super::cx::{Coord, Cx, Kx, Shape};
+use super::depthwise::Depthwise;
+use super::weights::Weights;
 use crate::kernel::{BufferId, Contract, DType, Dim, Dot, Init, Range};
 
 /// Geometry of a convolution.
@@ -19,11 +21,18 @@ pub(super) struct Conv {
     pub(super) padding: u32,
     /// Whether the kernel covers the whole input: a linear layer.
     pub(super) whole: bool,
+    /// Whether each output channel reads its own input channel only.
+    pub(super) depthwise: bool,
 }
 
 impl Conv {
     pub(super) fn taps(&self) -> u32 {
         self.kernel.0 * self.kernel.1
+    }
+
+    /// Input channels that an output channel reads.
+    pub(super) fn depth(&self) -> u32 {
+        if self.depthwise { 1 } else { self.input.c }
     }
 
     /// Groups of four input channels.
@@ -61,15 +70,15 @@ impl Conv {
 
 /// Input positions `stride·j + start` of one axis: they meet the taps `tap + stride·i` at the outputs `j + first − i`.
 #[derive(Clone, Copy, Debug)]
-struct Parity {
-    start: u32,
-    tap: u32,
-    taps: u32,
-    first: i64,
+pub(super) struct Parity {
+    pub(super) start: u32,
+    pub(super) tap: u32,
+    pub(super) taps: u32,
+    pub(super) first: i64,
 }
 
 impl Parity {
-    fn all(stride: u32, padding: u32, kernel: u32) -> impl Iterator<Item = Parity> {
+    pub(super) fn all(stride: u32, padding: u32, kernel: u32) -> impl Iterator<Item = Parity> {
         (0..stride).map(move |start| {
             let tap = (start + padding) % stride;
             let taps = kernel.saturating_sub(tap).div_ceil(stride);
@@ -80,9 +89,53 @@ impl Parity {
 
 /// What a pending contraction computes.
 #[derive(Clone, Debug)]
-enum Work {
+pub(super) enum Work {
     Forward { input: Codes, weights: BufferId, init: Option<BufferId> },
     GradInput { gradient: GradientCodes, weights: BufferId, init: Vec<BufferId> },
+    Depthwise(Depthwise),
+}
+
+impl Work {
+    /// The output of a convolution.
+    pub(super) fn forward(cx: &mut Cx, path: &str, conv: Conv, input: &Codes, weights: &Weights) -> Work {
+        if conv.depthwise {
+            return Work::Depthwise(Depthwise::forward(cx, path, conv, input, weights.forward));
+        }
+        let init = forward_correction(cx, path, conv, &input.zero, weights.forward);
+        Work::Forward { input: input.clone(), weights: weights.forward, init }
+    }
+
+    /// The gradient of its input.
+    pub(super) fn grad_input(
+        cx: &mut Cx,
+        path: &str,
+        conv: Conv,
+        gradient: GradientCodes,
+        weights: &Weights,
+    ) -> Work {
+        if conv.depthwise {
+            return Work::Depthwise(Depthwise::grad_input(cx, path, conv, &gradient, weights.forward));
+        }
+        let weights = weights.transposed.expect("packed where a data gradient is live");
+        let bits = (gradient.levels as u32 + 1).ilog2() + 1;
+        let init = gradient_corrections(cx, path, conv, weights, bits);
+        Work::GradInput { gradient, weights, init }
+    }
+
+    /// What a result can be.
+    fn range(&self, cx: &Cx, conv: Conv) -> Range {
+        match self {
+            Work::Forward { input, weights, init } => {
+                let steps = conv.taps() * conv.in_groups();
+                result_range(cx, input.nhwc.buffer, *weights, steps, init.as_slice())
+            }
+            Work::GradInput { gradient, weights, init } => {
+                let codes = gradient.nhwc.expect("a data gradient reads codes in NHWC").buffer;
+                result_range(cx, codes, *weights, conv.taps() * conv.out_groups(), init)
+            }
+            Work::Depthwise(work) => work.range,
+        }
+    }
 }
 
 /// A contraction that is computed panel by panel by the pass that reads it.
@@ -107,51 +160,27 @@ pub(super) struct Panel {
 const PANEL_BYTES: u32 = 16 << 10;
 
 impl Panel {
-    /// Output of a convolution, `weights` packed for it, `init` i32 per channel.
-    pub(super) fn forward(
-        cx: &mut Cx,
-        path: &str,
-        conv: Conv,
-        input: Codes,
-        weights: BufferId,
-        init: Option<BufferId>,
-        shift: BufferId,
-    ) -> Panel {
-        let steps = conv.taps() * conv.in_groups();
-        let range = result_range(cx, input.nhwc.buffer, weights, steps, init.as_slice());
-        let work = Work::Forward { input, weights, init };
-        Panel::new(cx, format!("{path}.panel"), conv, work, (conv.output, range), 1, shift, false)
+    /// The output of a convolution; accumulators are shifted down.
+    pub(super) fn forward(cx: &mut Cx, path: &str, conv: Conv, work: Work, shift: BufferId) -> Panel {
+        Panel::new(cx, format!("{path}.panel"), conv, work, (conv.output, 1), shift, false)
     }
 
-    /// Gradient of its input, `weights` packed transposed, `init` i32 per channel for each pair of parities.
-    pub(super) fn grad_input(
-        cx: &mut Cx,
-        path: &str,
-        conv: Conv,
-        gradient: GradientCodes,
-        weights: BufferId,
-        init: Vec<BufferId>,
-        shift: BufferId,
-    ) -> Panel {
-        let steps = conv.taps() * conv.out_groups();
-        let codes = gradient.nhwc.expect("a data gradient reads codes in NHWC").buffer;
-        let range = result_range(cx, codes, weights, steps, &init);
-        let work = Work::GradInput { gradient, weights, init };
-        let out = (conv.input, range);
-        Panel::new(cx, format!("{path}.grad_panel"), conv, work, out, conv.stride, shift, true)
+    /// The gradient of its input; accumulators are rounded, ties away.
+    pub(super) fn grad_input(cx: &mut Cx, path: &str, conv: Conv, work: Work, shift: BufferId) -> Panel {
+        let out = (conv.input, conv.stride);
+        Panel::new(cx, format!("{path}.grad_panel"), conv, work, out, shift, true)
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the two constructors above name them")]
     fn new(
         cx: &mut Cx,
         name: String,
         conv: Conv,
         work: Work,
-        (out, range): (Shape, Range),
-        step: u32,
+        (out, step): (Shape, u32),
         shift: BufferId,
         ties_away: bool,
     ) -> Panel {
+        let range = work.range(cx, conv);
         let items = out.items();
         let row_bytes = out.w * out.cp() * 4;
         let rows = (1..=out.h)
@@ -188,6 +217,10 @@ impl Panel {
             }
             Work::GradInput { gradient, weights, init } => {
                 self.emit_grad(kx, gradient, *weights, init, n0, y0)
+            }
+            Work::Depthwise(work) => {
+                let out = self.out_start(kx);
+                work.emit(kx, &out, self.out, self.rows, (n0, y0));
             }
         }
     }
@@ -340,7 +373,7 @@ fn result_range(cx: &Cx, a: BufferId, b: BufferId, steps: u32, init: &[BufferId]
 }
 
 /// How many of `0..extent` are `start + stride·j`.
-fn count(extent: u32, start: u32, stride: u32) -> u32 {
+pub(super) fn count(extent: u32, start: u32, stride: u32) -> u32 {
     extent.saturating_sub(start).div_ceil(stride)
 }
 
@@ -599,7 +632,7 @@ fn correction(
 }
 
 /// What the zero code of the input adds to a forward contraction, or None where it is 0.
-pub(super) fn forward_correction(
+fn forward_correction(
     cx: &mut Cx,
     path: &str,
     conv: Conv,
@@ -618,13 +651,7 @@ pub(super) fn forward_correction(
 }
 
 /// What the biased gradient codes add to a data gradient, for each pair of parities.
-pub(super) fn gradient_corrections(
-    cx: &mut Cx,
-    path: &str,
-    conv: Conv,
-    weights: BufferId,
-    bits: u32,
-) -> Vec<BufferId> {
+fn gradient_corrections(cx: &mut Cx, path: &str, conv: Conv, weights: BufferId, bits: u32) -> Vec<BufferId> {
     let bias = 1i64 << (bits - 1);
     let a = cx.table(format!("four_{bias}"), DType::U8, vec![bias; 4]);
     let (taps, groups) = (conv.taps() as i64, conv.out_groups() as i64);
@@ -661,7 +688,7 @@ pub(super) fn gradient_corrections(
 
 /// Takes `zero·Σ gradient codes` from the sums of a weight gradient, where the input's zero code is not 0.
 pub(super) fn correct_weight_gradient(cx: &mut Cx, conv: Conv, zero: &Zero, sums: BufferId, codes: BufferId) {
-    let (ci, taps, cop) = (conv.input.c, conv.taps(), conv.output.cp());
+    let (ci, taps, cop) = (conv.depth(), conv.taps(), conv.output.cp());
     cx.call("correct_weight_gradient", ci, |kx| {
         let item = kx.item();
         let (s, q) = (kx.update(sums), kx.read(codes));

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut};
 
+use super::initial::Start;
 use crate::kernel::build::{KernelBuilder, ProgramBuilder};
 use crate::kernel::{
     Access, Address, Buffer, BufferId, DType, Index, Kind, LANES, Param, Program, Range, Value,
@@ -26,8 +27,8 @@ pub(super) const ANY: Range = Range::new(i64::MIN, i64::MAX);
 /// Shift amounts and exponents.
 pub(super) const SHIFT: Range = Range::new(0, 31);
 
-/// Initial contents of a buffer that survives steps; dyadics are packed.
-pub type Initial = BTreeMap<String, Vec<i64>>;
+/// Initial contents of the buffers that survive steps, by name.
+pub type Initial = BTreeMap<String, Start>;
 
 /// The program under construction.
 pub(super) struct Cx {
@@ -70,7 +71,7 @@ impl Cx {
         dtype: DType,
         extents: &[u32],
         range: Range,
-        initial: impl FnOnce() -> Vec<i64>,
+        initial: Start,
     ) -> BufferId {
         self.lasting(name, dtype, extents, range, Kind::State, initial)
     }
@@ -78,7 +79,7 @@ impl Cx {
     /// Integers that survive steps and are no part of checkpoints, with what they start from.
     pub(super) fn persistent(&mut self, name: String, start: &[i64], range: Range) -> BufferId {
         let extents = [start.len() as u32];
-        self.lasting(name, DType::I64, &extents, range, Kind::Persistent, || start.to_vec())
+        self.lasting(name, DType::I64, &extents, range, Kind::Persistent, Start::Values(start.to_vec()))
     }
 
     fn lasting(
@@ -88,14 +89,14 @@ impl Cx {
         extents: &[u32],
         range: Range,
         kind: Kind,
-        initial: impl FnOnce() -> Vec<i64>,
+        initial: Start,
     ) -> BufferId {
         if let Some(&id) = self.named.get(&name) {
             return id;
         }
         let id = self.buffer(name.clone(), dtype, extents, range, kind);
         self.named.insert(name.clone(), id);
-        self.initial.insert(name, initial());
+        self.initial.insert(name, initial);
         id
     }
 

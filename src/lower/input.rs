@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::affine::{Levels, Source};
 use super::codes::{Codes, Planes, Zero};
 use super::cx::{Coord, Cx, Kx, Shape};
+use super::initial::Start;
 use super::layout::groups4;
 use crate::kernel::{BufferId, DType, Index, Kind, Value};
 
@@ -27,8 +28,7 @@ pub(super) struct Image {
 pub(super) fn declare(cx: &mut Cx, shape: Shape) -> Image {
     let n = shape.n * shape.c * shape.h * shape.w + 16;
     let pixels = cx.buffer("images".into(), DType::U8, &[n], DType::U8.range(), Kind::Input);
-    let mean =
-        cx.state("input.mean".into(), DType::U8, &[shape.c], DType::U8.range(), || vec![0; shape.c as usize]);
+    let mean = cx.state("input.mean".into(), DType::U8, &[shape.c], DType::U8.range(), Start::Each(0));
     Image { pixels, mean }
 }
 

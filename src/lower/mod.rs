@@ -13,6 +13,7 @@ mod begin;
 mod codes;
 mod contract;
 mod cx;
+mod depthwise;
 mod encode;
 mod gather;
 mod grid;
@@ -26,11 +27,13 @@ mod nodes_grad;
 mod nodes_quant;
 mod norm;
 mod pool;
+mod pool_overlap;
 mod weights;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use cx::Initial;
+pub use initial::{Drawn, Start};
 pub use metrics::Metric;
 
 use crate::diag::{Diagnostic, Span};
@@ -180,7 +183,7 @@ impl<'m> Lowering<'m> {
             match node.op.as_str() {
                 "reshape" => demand.join(&self.demand(node.results[0])?),
                 "max_pool" => demand.padding = demand.padding.max(int(&node.attrs, "padding") as u32),
-                "conv2d" if node.operands[0] == value => {
+                "conv2d" | "depthwise_conv2d" if node.operands[0] == value => {
                     let conv = self.conv(node, 0)?;
                     demand.padding = demand.padding.max(conv.padding);
                 }
@@ -209,17 +212,22 @@ impl<'m> Lowering<'m> {
             };
             let output = Shape { n: input.n, h: 1, w: 1, c: narrow(outputs)? };
             let kernel = (input.h, input.w);
-            return limited(Conv { input, output, kernel, stride: 1, padding: 0, whole: true });
+            let (stride, padding) = (1, 0);
+            return limited(Conv { input, output, kernel, stride, padding, whole: true, depthwise: false });
         }
         let input = shape_of(m, node.operands[x])?;
         let (output, kernel) = match node.op.as_str() {
-            "conv2d" => (shape_of(m, node.results[0])?, m.ty(node.operands[1]).shape.clone()),
+            "conv2d" | "depthwise_conv2d" => {
+                (shape_of(m, node.results[0])?, m.ty(node.operands[1]).shape.clone())
+            }
             _ => (shape_of(m, node.operands[1])?, shape(&node.attrs, "shape")),
         };
         let kernel = (narrow(kernel[1])?, narrow(kernel[2])?);
         let (stride, padding) = (int(&node.attrs, "stride") as u32, int(&node.attrs, "padding") as u32);
-        let whole = kernel == (input.h, input.w) && padding == 0;
-        limited(Conv { input, output, kernel, stride: if whole { 1 } else { stride }, padding, whole })
+        let depthwise = node.op.starts_with("depthwise");
+        let whole = kernel == (input.h, input.w) && padding == 0 && !depthwise;
+        let stride = if whole { 1 } else { stride };
+        limited(Conv { input, output, kernel, stride, padding, whole, depthwise })
     }
 
     /// The image shape behind a vector that is a reshaped image, else one pixel.

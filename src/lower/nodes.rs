@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use super::affine::{Affine, Coef, Levels, Mask, Part, Source};
 use super::codes::{Codes, GradientCodes, Zero};
-use super::contract::{self, Conv, Panel};
+use super::contract::{Conv, Panel, Work};
 use super::cx::{Coord, Kx, SHIFT, Shape, WIDE};
+use super::depthwise;
 use super::encode::{Encoding, Output, encode};
 use super::gather::{Gather, Lanes, Reduced, SumFactors};
 use super::grid::{Grid, Rule, Step, grid};
-use super::initial;
+use super::initial::{Drawn, Start};
 use super::layout::Bordered;
 use super::loss::{self, Logits, Loss};
 use super::metrics;
@@ -115,7 +116,7 @@ pub(super) fn unsupported(what: impl Into<String>) -> Diagnostic {
 impl Lowering<'_> {
     pub(super) fn node(&mut self, node: &Node) -> Done {
         match node.op.as_str() {
-            "conv2d" | "linear" => self.contraction(node),
+            "conv2d" | "depthwise_conv2d" | "linear" => self.contraction(node),
             "batch_norm" => self.batch_norm(node),
             "relu" => self.relu(node),
             "add" => self.add(node),
@@ -127,8 +128,12 @@ impl Lowering<'_> {
             "softmax_cross_entropy_grad" => self.loss_grad(node),
             "quantize_grad" | "relu_grad" => self.mask(node),
             "batch_norm_grad" => self.batch_norm_grad(node),
-            "conv2d_grad_input" | "linear_grad_input" => self.grad_input(node),
-            "conv2d_grad_weight" | "linear_grad_weight" => self.grad_weight(node),
+            "conv2d_grad_input" | "depthwise_conv2d_grad_input" | "linear_grad_input" => {
+                self.grad_input(node)
+            }
+            "conv2d_grad_weight" | "depthwise_conv2d_grad_weight" | "linear_grad_weight" => {
+                self.grad_weight(node)
+            }
             "bias_grad" => self.bias_grad(node),
             "global_avg_pool_grad" | "avg_pool_grad" | "max_pool_grad" => self.pool_grad(node),
             "sgd_update" => self.update(node),
@@ -163,10 +168,10 @@ impl Lowering<'_> {
         let train = self.mode == Mode::Train;
         match conv {
             Some(conv) => {
-                let (ci, taps, cop) = (conv.input.c, conv.taps(), conv.output.cp());
+                let (ci, taps, cop) = (conv.depth(), conv.taps(), conv.output.cp());
                 let extents = [ci, taps, cop];
                 let seed = self.module.training.seed;
-                let fill = || initial::weights(&param.name, &param.init, conv, seed);
+                let fill = Start::Drawn(Drawn::new(&param.name, &param.init, conv, seed));
                 let value = self.cx.state(param.name.clone(), DType::I32, &extents, weights::STATE, fill);
                 let momentum = train.then(|| weights::momentum(&mut self.cx, &param.name, &extents));
                 Ok(Master { value, momentum })
@@ -189,6 +194,9 @@ impl Lowering<'_> {
         if conv.whole && conv.taps() > 1 && input.padding > 0 {
             return Err(unsupported("a tensor is read by a linear layer and by a padded convolution"));
         }
+        if conv.depthwise {
+            depthwise::check(&conv, &input)?;
+        }
         let Some(Tensor::Scheme(param, scheme)) = self.values.get(&node.operands[1]).cloned() else {
             return Err(unsupported("weights are not quantized").help("quantize weights in the recipe"));
         };
@@ -197,13 +205,13 @@ impl Lowering<'_> {
         let backward = self.layer_has(path, "_grad_input");
         let (bits, per_channel) = (quant::bits(&scheme.params), quant::per_channel(&scheme.params));
         let quantized = weights::quantize(&mut self.cx, path, conv, master, bits, per_channel, backward);
-        let init = contract::forward_correction(&mut self.cx, path, conv, &input.zero, quantized.forward);
+        let work = Work::forward(&mut self.cx, path, conv, &input, &quantized);
         let (shift, unit) = self.accumulator_unit(path, &conv, &quantized, &input);
         let bias = match node.operands.get(2) {
             Some(&bias) => Some(self.master(bias, None)?.value),
             None => None,
         };
-        let panel = Panel::forward(&mut self.cx, path, conv, input.clone(), quantized.forward, init, shift);
+        let panel = Panel::forward(&mut self.cx, path, conv, work, shift);
         let layer = Layer { conv, weights: quantized, input, shift, master };
         self.layers.insert(path.to_owned(), layer);
         self.set(node, Tensor::Pending(Pending { panel, unit, bias, path: path.to_owned() }))
@@ -522,7 +530,7 @@ impl Lowering<'_> {
     fn running_step(&mut self, path: &str, levels: Levels, zero: i32) -> (Option<BufferId>, BufferId) {
         let start = crate::numbers::packed(6.0);
         let range =
-            self.cx.state(format!("{path}.range"), DType::Dyadic, &[1], super::cx::ANY, || vec![start]);
+            self.cx.state(format!("{path}.range"), DType::Dyadic, &[1], super::cx::ANY, Start::Each(start));
         (Some(range), self.step_of(path, range, levels.hi - zero))
     }
 

@@ -2,13 +2,16 @@
 
 use super::affine::{Affine, Mask, Part, Source};
 use super::codes::GradientCodes;
-use super::contract::{self, Panel};
+use super::contract::{self, Panel, Work};
 use super::cx::{Kx, SHIFT, WIDE};
+use super::depthwise;
 use super::gather::{Gather, Lanes, Reduced, SumFactors};
+use super::initial::Start;
 use super::loss;
 use super::nodes::{Deferred, Done, From, Layer, Tensor, Wide, unsupported};
 use super::norm;
 use super::pool;
+use super::pool_overlap;
 use super::weights::{self, Gradient, Optimizer};
 use super::{Lowering, shape_of};
 use crate::diag::Diagnostic;
@@ -335,15 +338,14 @@ impl Lowering<'_> {
         let codes = self.gradient_codes(node.operands[0])?;
         let layer = self.layer(&node.path)?;
         let path = node.path.as_str();
-        let packed = layer.weights.transposed.expect("packed where a data gradient is live");
-        let bits = (codes.levels as u32 + 1).ilog2() + 1;
-        let init = contract::gradient_corrections(&mut self.cx, path, layer.conv, packed, bits);
+        let work = Work::grad_input(&mut self.cx, path, layer.conv, codes.clone(), &layer.weights);
         // A static bound on the accumulator; from the second step on the shift follows the results.
-        let terms = layer.conv.taps() as i64 * layer.conv.output.c as i64;
+        let depth = if layer.conv.depthwise { 1 } else { layer.conv.output.c };
+        let terms = layer.conv.taps() as i64 * depth as i64;
         let bound = terms * codes.levels as i64 * layer.weights.levels as i64;
         let limit = (64 - bound.leading_zeros() as i64 - 15).clamp(0, 31) as i32;
         let range = Range::new(-1, 31);
-        let state = self.cx.state(format!("{path}.grad_shift"), DType::I64, &[1], range, || vec![-1]);
+        let state = self.cx.state(format!("{path}.grad_shift"), DType::I64, &[1], range, Start::Each(-1));
         let shift = self.cx.temp(format!("{path}.grad_shift_now"), DType::I64, &[1], SHIFT);
         let unit = self.cx.dyadics(format!("{path}.grad_unit"), 1);
         self.cx.call("grad_unit", 1, |kx| {
@@ -362,7 +364,7 @@ impl Lowering<'_> {
             kx.store(p.at(0), u);
         });
         self.shifts.insert(shift, (state, limit));
-        let panel = Panel::grad_input(&mut self.cx, path, layer.conv, codes, packed, init, shift);
+        let panel = Panel::grad_input(&mut self.cx, path, layer.conv, work, shift);
         let shape = panel.shape();
         self.set(node, Tensor::Gradient(Deferred { from: From::Panel(panel), masks: vec![], shape, unit }))
     }
@@ -371,7 +373,10 @@ impl Lowering<'_> {
         let codes = self.gradient_codes(node.operands[1])?;
         let layer = self.layer(&node.path)?;
         let path = node.path.as_str();
-        let sums = contract::grad_weight(&mut self.cx, path, layer.conv, &layer.input, &codes);
+        let sums = match layer.conv.depthwise {
+            true => depthwise::grad_weight(&mut self.cx, path, layer.conv, &layer.input, &codes),
+            false => contract::grad_weight(&mut self.cx, path, layer.conv, &layer.input, &codes),
+        };
         if let Some(total) = codes.sums {
             contract::correct_weight_gradient(&mut self.cx, layer.conv, &layer.input.zero, sums, total);
         }
@@ -398,20 +403,38 @@ impl Lowering<'_> {
             return self.set(node, Tensor::GradientWide(Wide { source, shape, unit, sums: None }));
         }
         let window = self.window(node, shape);
-        if window.size != (window.stride, window.stride) || window.padding > 0 {
-            return Err(unsupported("the gradient of a pooling whose windows overlap")
-                .help("use stride = size and padding = 0"));
-        }
-        let (source, unit) = if node.op == "max_pool_grad" {
-            let input = self.codes(node.operands[1], &node.op)?;
-            let out = wide.shape;
-            (pool::maximum_grad(&mut self.cx, &node.path, &input, wide.source, out, window), wide.unit)
-        } else {
+        let (maximum, path) = (node.op == "max_pool_grad", node.path.as_str());
+        let input = if maximum { Some(self.codes(node.operands[1], &node.op)?) } else { None };
+        let mut unit = wide.unit;
+        if !maximum {
             let factor = 1.0 / (window.size.0 * window.size.1) as f64;
-            let unit = self.times(&format!("{}.spread", node.path), wide.unit, factor);
-            (pool::average_grad(&mut self.cx, &node.path, shape, wide.source, wide.shape, window), unit)
+            unit = self.times(&format!("{path}.spread"), unit, factor);
+        }
+        let (dy, out) = (wide.source, wide.shape);
+        let source = if window.size != (window.stride, window.stride) || window.padding > 0 {
+            let amax = wide.sums.expect("stored gradients have sums").amax;
+            let (source, shift) =
+                pool_overlap::gradient(&mut self.cx, path, shape, (dy, amax), out, window, input.as_ref());
+            unit = self.shifted_unit(path, unit, shift);
+            source
+        } else if let Some(input) = input {
+            pool::maximum_grad(&mut self.cx, path, &input, dy, out, window)
+        } else {
+            pool::average_grad(&mut self.cx, path, shape, dy, out, window)
         };
         self.set(node, Tensor::GradientWide(Wide { source, shape, unit, sums: None }))
+    }
+
+    /// A unit times `2^shift`.
+    fn shifted_unit(&mut self, path: &str, unit: BufferId, shift: BufferId) -> BufferId {
+        let out = self.cx.dyadics(format!("{path}.overlap_unit"), 1);
+        self.cx.call("overlap_unit", 1, |kx| {
+            let (u, s) = (kx.scalar(unit), kx.scalar(shift));
+            let v = kx.scale(u, s);
+            let p = kx.write(out);
+            kx.store(p.at(0), v);
+        });
+        out
     }
 
     // Updates.
@@ -435,7 +458,7 @@ impl Lowering<'_> {
             Tensor::WeightGradient(sums, unit) => {
                 let path = param.name.rsplit_once('.').map_or("", |p| p.0);
                 let layer = self.layer(path)?;
-                let rows = layer.conv.input.c * layer.conv.taps();
+                let rows = layer.conv.depth() * layer.conv.taps();
                 (rows, layer.conv.output.cp(), layer.master, Gradient::Codes(sums, unit))
             }
             Tensor::VectorGradient(values) => {

@@ -8,6 +8,7 @@ use super::encode::{
     Blocked, Encoding, Largest, Output, Rounding, encode, fraction_bits, gradient_levels, gradient_range,
 };
 use super::grid::{Grid, Rule, Step, grid};
+use super::initial::Start;
 use super::layout::Bordered;
 use super::metrics;
 use super::nodes::{Done, Layer, Tensor, unsupported};
@@ -124,12 +125,12 @@ impl Lowering<'_> {
             self.gradient_grid(&path, affine, &scheme, bits, by_input)?;
         let grid_step = step;
         let step = if by_step { self.by_accumulator(&path, step, layer) } else { step };
-        let nhwc = by_input.then(|| {
+        let nhwc = (by_input || conv.depthwise).then(|| {
             let range = Range::new(0, (1 << bits) - 1);
             let border = conv.gradient_border();
             Bordered::new(&mut self.cx, format!("{path}.codes"), shape, shape.cp(), border, DType::U8, range)
         });
-        let blocked = by_weight.then(|| self.blocked(&path, &conv, shape, bits));
+        let blocked = (by_weight && !conv.depthwise).then(|| self.blocked(&path, &conv, shape, bits));
         let sums = (by_weight && layer.input.zero != Zero::Code(0)).then(|| {
             self.cx.temp(format!("{path}.code_sums"), DType::I64, &[shape.items(), shape.cp()], PARTIAL_SUM)
         });
@@ -288,9 +289,8 @@ impl Lowering<'_> {
     fn hindsight(&mut self, path: &str, affine: &Affine, momentum: f64, per_channel: bool) -> Hindsight {
         let (items, cp) = (affine.shape.items(), affine.shape.cp());
         let n = if per_channel { cp } else { 1 };
-        let zeros = vec![0; n as usize];
         let state =
-            self.cx.state(format!("{path}.range"), DType::Dyadic, &[n], super::cx::ANY, move || zeros);
+            self.cx.state(format!("{path}.range"), DType::Dyadic, &[n], super::cx::ANY, Start::Each(0));
         let largest = self.cx.temp(format!("{path}.largest"), DType::I16, &[items, cp], Range::new(0, 32767));
         Hindsight { state, largest, momentum, per_channel, path: path.to_owned() }
     }

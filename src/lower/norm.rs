@@ -7,6 +7,7 @@
 use super::affine::{Affine, Coef, Source, Term, Totals};
 use super::cx::{ANY, Cx, Kx, Shape};
 use super::gather::Reduced;
+use super::initial::Start;
 use super::weights::{Master, load_real};
 use crate::kernel::{BufferId, DType, Index, Range, Value};
 
@@ -27,9 +28,8 @@ pub(super) struct NormState {
 /// Running statistics: mean and variance in real units, dyadics.
 fn running(cx: &mut Cx, path: &str, cp: u32) -> (BufferId, BufferId) {
     let one = crate::numbers::packed(1.0);
-    let mean = cx.state(format!("{path}.running_mean"), DType::Dyadic, &[cp], ANY, || vec![0; cp as usize]);
-    let variance =
-        cx.state(format!("{path}.running_variance"), DType::Dyadic, &[cp], ANY, || vec![one; cp as usize]);
+    let mean = cx.state(format!("{path}.running_mean"), DType::Dyadic, &[cp], ANY, Start::Each(0));
+    let variance = cx.state(format!("{path}.running_variance"), DType::Dyadic, &[cp], ANY, Start::Each(one));
     (mean, variance)
 }
 

@@ -65,7 +65,7 @@ fn positions(cx: &mut Cx, name: &str, out: Shape, body: impl Fn(&mut Kx, &At)) {
 }
 
 /// The place of tap (i, j) of the window at `at`.
-fn tap(at: &At, window: Window, i: u32, j: u32) -> At {
+pub(super) fn tap(at: &At, window: Window, i: u32, j: u32) -> At {
     let scaled = |c: &Coord, by: i64| Coord {
         terms: c.terms.iter().map(|&(index, m)| (index, m * window.stride as i64)).collect(),
         offset: c.offset * window.stride as i64 + by,

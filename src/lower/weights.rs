@@ -6,6 +6,7 @@
 
 use super::contract::Conv;
 use super::cx::{Cx, Kx, SUM, Shape};
+use super::initial::Start;
 use super::layout::{groups4, transpose16};
 use crate::kernel::{BufferId, DType, Index, Range, Value};
 
@@ -27,9 +28,9 @@ pub(super) struct Master {
 #[derive(Clone, Debug)]
 pub(super) struct Weights {
     pub(super) levels: i32,
-    /// `[out block][tap][in/4][16 out][4 in]`, i8.
+    /// `[out block][tap][in/4][16 out][4 in]`, i8; of a depthwise convolution `[tap][channel]`.
     pub(super) forward: BufferId,
-    /// `[in block][tap][out/4][16 in][4 out]`, i8; absent where no data gradient is taken.
+    /// `[in block][tap][out/4][16 in][4 out]`, i8; absent where no data gradient is taken, and in a depthwise convolution.
     pub(super) transposed: Option<BufferId>,
     /// s_w per output channel, dyadic (equal for all if the scheme is per tensor).
     pub(super) scale: BufferId,
@@ -39,7 +40,7 @@ pub(super) struct Weights {
 
 /// Padded input channels of the code array.
 fn rows(conv: &Conv) -> u32 {
-    conv.input.cp()
+    if conv.depthwise { 1 } else { conv.input.cp() }
 }
 
 /// Appends quantization and packing.
@@ -64,6 +65,9 @@ pub(super) fn quantize(
     scales(cx, path, &conv, master, levels, per_channel, (inverse, shift, scale));
     code(cx, &conv, master, levels, (inverse, shift), codes);
     reduce(cx, &conv, codes, norms);
+    if conv.depthwise {
+        return Weights { levels, forward: codes, transposed: None, scale, norms };
+    }
     let forward = pack_forward(cx, path, &conv, codes, code_range);
     let transposed = transposed.then(|| pack_transposed(cx, path, &conv, codes, code_range));
     Weights { levels, forward, transposed, scale, norms }
@@ -79,7 +83,7 @@ fn scales(
     per_channel: bool,
     (inverse, shift, scale): (BufferId, BufferId, BufferId),
 ) {
-    let (cop, n) = (conv.output.cp(), conv.input.c * conv.taps());
+    let (cop, n) = (conv.output.cp(), conv.depth() * conv.taps());
     let largest =
         cx.temp(format!("{path}.weight_largest"), DType::I32, &[cop], Range::new(0, i32::MAX as i64));
     let inverses = cx.dyadics(format!("{path}.weight_inverses"), cop);
@@ -154,7 +158,7 @@ fn code(
     (inverse, shift): (BufferId, BufferId),
     codes: BufferId,
 ) {
-    let (cop, ci, taps, rows) = (conv.output.cp() as i64, conv.input.c, conv.taps(), rows(conv));
+    let (cop, ci, taps, rows) = (conv.output.cp() as i64, conv.depth(), conv.taps(), rows(conv));
     cx.call("weight_codes", taps, |kx| {
         let tap = kx.item();
         let (w, i, o) = (kx.read(master.value), kx.read(inverse), kx.write(codes));
@@ -445,15 +449,14 @@ pub(super) fn clamp(kx: &mut Kx, v: Value, limit: i64) -> Value {
 pub(super) fn vector(cx: &mut Cx, name: &str, c: u32, value: f64, train: bool) -> Master {
     let cp = Shape { n: 1, h: 1, w: 1, c }.cp();
     let start = (value * (1i64 << MASTER_BITS) as f64).round() as i64;
-    let fill = move || (0..cp).map(|i| if i < c { start } else { 0 }).collect();
+    let fill = Start::Values((0..cp).map(|i| if i < c { start } else { 0 }).collect());
     let value = cx.state(name.to_string(), DType::I32, &[cp], STATE, fill);
     Master { value, momentum: train.then(|| momentum(cx, name, &[cp])) }
 }
 
 /// The momentum of a parameter.
 pub(super) fn momentum(cx: &mut Cx, name: &str, extents: &[u32]) -> BufferId {
-    let n: u32 = extents.iter().product();
-    cx.state(format!("{name}.momentum"), DType::I32, extents, STATE, || vec![0; n as usize])
+    cx.state(format!("{name}.momentum"), DType::I32, extents, STATE, Start::Each(0))
 }
 
 /// A vector parameter as real numbers: dyadics per channel, in its own scalar kernel section.

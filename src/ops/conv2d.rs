@@ -18,6 +18,22 @@ pub(super) const GEOMETRY: &[ParamSpec] = &[
     ParamSpec::required("stride", Kind::Int { lo: 1, hi: 64 }, "step between windows"),
 ];
 
+/// `stride`, `padding` and `bias` of a layer that convolves.
+pub(super) const STRIDE: ParamSpec =
+    ParamSpec::optional("stride", Kind::Int { lo: 1, hi: 64 }, Literal::Int(1), "step between windows");
+pub(super) const PADDING: ParamSpec = ParamSpec::optional(
+    "padding",
+    Kind::OneOf(&[Kind::Int { lo: 0, hi: 64 }, Kind::Word(&["same", "valid"])]),
+    Literal::Word("same"),
+    "width of the border; `same` keeps the size at stride 1, `valid` has none",
+);
+pub(super) const BIAS: ParamSpec = ParamSpec::optional(
+    "bias",
+    Kind::OneOf(&[Kind::Bool, Kind::Word(&["auto"])]),
+    Literal::Word("auto"),
+    "whether a bias is added; `auto`: where no batch norm follows",
+);
+
 impl Op for Conv2d {
     fn name(&self) -> &'static str {
         "conv2d"
@@ -132,24 +148,9 @@ impl Layer for Conv {
         const PARAMS: &[ParamSpec] = &[
             ParamSpec::required("channels", Kind::Int { lo: 1, hi: 1 << 16 }, "output channels"),
             ParamSpec::required("kernel", Kind::Size { max: 64 }, "height and width of the window"),
-            ParamSpec::optional(
-                "stride",
-                Kind::Int { lo: 1, hi: 64 },
-                Literal::Int(1),
-                "step between windows",
-            ),
-            ParamSpec::optional(
-                "padding",
-                Kind::OneOf(&[Kind::Int { lo: 0, hi: 64 }, Kind::Word(&["same", "valid"])]),
-                Literal::Word("same"),
-                "width of the border; `same` keeps the size at stride 1, `valid` has none",
-            ),
-            ParamSpec::optional(
-                "bias",
-                Kind::OneOf(&[Kind::Bool, Kind::Word(&["auto"])]),
-                Literal::Word("auto"),
-                "whether a bias is added; `auto`: where no batch norm follows",
-            ),
+            STRIDE,
+            PADDING,
+            BIAS,
         ];
         PARAMS
     }
@@ -186,7 +187,7 @@ impl Layer for Conv {
 }
 
 /// The border that `padding` asks for, or E0308.
-fn padding(args: &Attrs, [kh, kw]: [u64; 2]) -> Result<i64, Diagnostic> {
+pub(super) fn padding(args: &Attrs, [kh, kw]: [u64; 2]) -> Result<i64, Diagnostic> {
     match &args["padding"] {
         Attr::Int(n) => Ok(*n),
         Attr::Word(word) if word == "valid" => Ok(0),

@@ -12,6 +12,9 @@ mod bias_grad;
 mod conv2d;
 mod conv2d_grad_input;
 mod conv2d_grad_weight;
+mod depthwise_conv2d;
+mod depthwise_conv2d_grad_input;
+mod depthwise_conv2d_grad_weight;
 mod global_avg_pool;
 mod global_avg_pool_grad;
 mod linear;
@@ -209,6 +212,9 @@ pub static ALL: &[&dyn Op] = &[
     &conv2d::Conv2d,
     &conv2d_grad_input::Conv2dGradInput,
     &conv2d_grad_weight::Conv2dGradWeight,
+    &depthwise_conv2d::DepthwiseConv2d,
+    &depthwise_conv2d_grad_input::DepthwiseConv2dGradInput,
+    &depthwise_conv2d_grad_weight::DepthwiseConv2dGradWeight,
     &bias_grad::BiasGrad,
     &linear::Linear,
     &linear_grad_input::LinearGradInput,

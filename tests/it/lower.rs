@@ -1,11 +1,13 @@
 //! Lowering of whole models: programs verify and run without a trap.
 
-use fqtc::ir::{Module, Stage};
+use fqtc::ir::{Module, Node, Stage};
 use fqtc::kernel::cost::{Class, cost};
-use fqtc::kernel::{self, BufferId, Kind};
+use fqtc::kernel::{self, Access, BufferId, Kind, Program};
 use fqtc::lower::{Mode, lower};
 use fqtc::passes;
+use fqtc::types::flag;
 
+use crate::support::models::Random;
 use crate::support::{modules, runs};
 
 fn models() -> Vec<Module> {
@@ -13,6 +15,8 @@ fn models() -> Vec<Module> {
         modules::mlp(4, 4, "nearest"),
         modules::lenet(4, 12, "nearest"),
         modules::resnet(4, 8, 4, "stochastic"),
+        modules::mobile(4, 9, "stochastic"),
+        modules::pools(4, 10, "nearest"),
     ]
 }
 
@@ -31,7 +35,7 @@ fn programs_verify_and_run_without_a_trap() {
             for (i, buffer) in program.buffers.iter().enumerate() {
                 let id = BufferId(i as u32);
                 if let Some(initial) = lowered.initial.get(&buffer.name) {
-                    memory.write(&program, id, initial);
+                    memory.write(&program, id, &initial.values(buffer.len() as usize));
                 }
                 if buffer.kind == Kind::Input {
                     let range = buffer.range;
@@ -82,4 +86,91 @@ fn contractions_do_the_products_of_their_layers() {
     assert_eq!(macs("contract_logits"), linear / 10 * 16);
     assert_eq!(macs("grad_weight"), all + linear / 10 * 16);
     assert_eq!(macs("contract_grad"), all - first + linear / 10 * 12);
+
+/// A buffer of NHWC codes: whose they are, its channels, the code of zero, and whether a depthwise convolution's gradient is in
+/// it.
+struct Codes {
+    id: BufferId,
+    channels: usize,
+    zero: i64,
+    own_channels: bool,
+}
+
+/// All buffers of codes of a program, by the names that lowering gives.
+fn codes(module: &Module, program: &Program) -> Vec<Codes> {
+    let layer = |path: &str| {
+        let forward = |node: &&Node| node.path == path && node.op != "quantize" && !node.op.contains("_grad");
+        module.nodes.iter().find(forward).unwrap_or_else(|| panic!("no layer {path}"))
+    };
+    let found = program.buffers.iter().enumerate().filter_map(|(i, buffer)| {
+        let (path, kind) = buffer.name.strip_suffix(".codes")?.rsplit_once('.')?;
+        let (layer, gradient) = (layer(path), kind.starts_with("gradient"));
+        let quantized = |node: &&Node| node.op == "quantize" && node.operands[0] == layer.results[0];
+        let signed = module.nodes.iter().find(quantized).is_some_and(|node| flag(&node.attrs, "signed"));
+        let zero = if gradient { (buffer.range.hi + 1) / 2 } else { 128 * signed as i64 };
+        let channels = *module.ty(layer.results[0]).shape.last().unwrap() as usize;
+        let own_channels = gradient && layer.op == "depthwise_conv2d";
+        Some(Codes { id: BufferId(i as u32), channels, zero, own_channels })
+    });
+    found.collect()
+}
+
+/// Two steps, call by call; `after` may change the codes that a call has written. State and loss at the end.
+fn train(module: &Module, mut after: impl FnMut(&Codes, &mut [i64])) -> Vec<(String, Vec<i64>)> {
+    let lowered = lower(module, Mode::Train).unwrap();
+    let program = lowered.program;
+    let codes = codes(module, &program);
+    assert!(codes.iter().any(|codes| codes.own_channels && codes.channels % 16 > 0));
+    let mut memory = kernel::interp::Memory::new(&program);
+    for (i, buffer) in program.buffers.iter().enumerate() {
+        let id = BufferId(i as u32);
+        let n = buffer.len() as i64;
+        if let Some(initial) = lowered.initial.get(&buffer.name) {
+            memory.write(&program, id, &initial.values(n as usize));
+        }
+        if buffer.kind == Kind::Input {
+            let values = (0..n).map(|i| buffer.range.lo + i * 7919 % (buffer.range.hi - buffer.range.lo + 1));
+            memory.write(&program, id, &values.collect::<Vec<_>>());
+        }
+    }
+    for call in [&program.calls[..], &program.calls[..]].concat() {
+        let one = Program { calls: vec![call.clone()], ..program.clone() };
+        kernel::interp::run(&one, &mut memory).unwrap_or_else(|trap| panic!("{trap}"));
+        let params = &program.kernels[call.kernel].params;
+        let written = call.args.iter().zip(params).filter(|(_, param)| param.access != Access::Read);
+        for (&id, _) in written {
+            let Some(codes) = codes.iter().find(|codes| codes.id == id) else { continue };
+            let mut values = memory.read(&program, id);
+            let slack = values.len() - 16;
+            after(codes, &mut values[..slack]);
+            memory.write(&program, id, &values);
+        }
+    }
+    let ends =
+        program.buffers.iter().enumerate().filter(|(_, b)| matches!(b.kind, Kind::State | Kind::Output));
+    ends.map(|(i, b)| (b.name.clone(), memory.read(&program, BufferId(i as u32)))).collect()
+}
+
+#[test]
+fn padding_lanes_hold_zero_and_nobody_looks_at_them() {
+    let module = passes::run(modules::mobile(2, 6, "stochastic"), Stage::Bits, |_, _| ()).unwrap();
+    let padding = |codes: &Codes, i: usize| i % codes.channels.next_multiple_of(16) >= codes.channels;
+    let clean = train(&module, |codes, values| {
+        let zero = values.iter().enumerate().all(|(i, v)| !padding(codes, i) || *v == codes.zero);
+        assert!(zero, "a padding lane of {} channels is not {}", codes.channels, codes.zero);
+    });
+    let mut random = Random(1);
+    let mut poisoned = 0;
+    let dirty = train(&module, |codes, values| {
+        // The channels of a depthwise convolution are apart, padding included: its gradient stays in its lane.
+        let lanes = values.iter_mut().enumerate().filter(|(i, _)| !codes.own_channels && padding(codes, *i));
+        for (_, value) in lanes {
+            *value = random.below(2 * codes.zero.max(4) as usize) as i64;
+            poisoned += 1;
+        }
+    });
+    assert!(poisoned > 10_000, "{poisoned}");
+    for ((name, clean), (_, dirty)) in clean.iter().zip(&dirty) {
+        assert!(clean == dirty, "`{name}` depends on padding lanes");
+    }
 }

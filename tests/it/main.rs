@@ -9,6 +9,7 @@ mod ir;
 mod kernel;
 mod language;
 mod lower;
+mod models;
 mod oracle;
 mod passes;
 mod plan;

@@ -45,19 +45,23 @@ fn assert_equal(artifact: &Artifact, got: &[u8], expected: &[u8], what: &str) {
 
 /// Trains `steps` steps in lockstep everywhere: by the interpreter, on every target, on one, two and three threads.
 fn check_steps(file: &str, words: &str, steps: u64) {
-    let compiled = runs::compiled(file, words);
+    let best = runs::targets_here().len() - 1;
+    let mut on: Vec<(usize, usize)> = (0..=best).map(|target| (target, 1 + target % 2)).collect();
+    on.extend([(best, 1), (best, 3)]);
+    check_on(file, &runs::compiled(file, words), steps, on);
+}
+
+/// The same on some targets, each with a number of threads.
+fn check_on(file: &str, compiled: &Compiled, steps: u64, on: Vec<(usize, usize)>) {
     let artifact = &compiled.artifact;
     let batch = artifact.batch as usize;
-    let data = runs::images(&compiled, batch * steps as usize);
+    let data = runs::images(compiled, batch * steps as usize);
     let targets = runs::targets_here();
-    let best = targets.len() - 1;
-    let mut on: Vec<(usize, usize)> = (0..targets.len()).map(|target| (target, 1 + target % 2)).collect();
-    on.extend([(best, 1), (best, 3)]);
     let mut sessions: Vec<(String, Session)> = on
         .into_iter()
         .map(|(target, threads)| {
             let what = format!("{file} on {}, {threads} threads", targets[target].name);
-            let mut session = runs::session(&compiled, targets[target], threads);
+            let mut session = runs::session(compiled, targets[target], threads);
             session.start(SEED, &data.mean_pixel(), steps);
             (what, session)
         })
@@ -73,7 +77,7 @@ fn check_steps(file: &str, words: &str, steps: u64) {
             let loaded = bytes(sessions[0].1.arena().bytes(), input);
             reference[input.offset as usize..][..loaded.len()].copy_from_slice(loaded);
         }
-        interpret(&compiled, &mut reference);
+        interpret(compiled, &mut reference);
         for (what, session) in &mut sessions {
             session.run(Mode::Train);
             let what = format!("{what}, step {step}");
@@ -94,6 +98,36 @@ fn every_executor_trains_a_residual_network_to_the_same_bits() {
 #[test]
 fn every_executor_trains_a_network_without_batch_norm_to_the_same_bits() {
     check_steps("lenet5.fqt", "--batch 8 --gbits 4", 3);
+}
+
+#[test]
+fn every_executor_trains_max_pools_and_wide_layers_to_the_same_bits() {
+    check_steps("vgg_small.fqt", "--batch 1 --gbits 4", 2);
+}
+
+#[test]
+fn every_executor_trains_a_deeper_network_to_the_same_bits() {
+    check_steps("resnet32.fqt", "--batch 2 --gbits 4", 2);
+}
+
+#[test]
+fn every_executor_trains_depthwise_convolutions_to_the_same_bits() {
+    check_steps("mobilenet_v2.fqt", "--batch 2 --gbits 4", 2);
+}
+
+#[test]
+fn bottlenecks_and_overlapping_pools_train_to_the_same_bits() {
+    // Every kind of layer of the network at a size that the interpreter can do; channels are no multiples of 16.
+    let changes = [
+        ("224x224x3", "48x48x3"),
+        ("conv(64,", "conv(20,"),
+        ("bottleneck(64", "bottleneck(10"),
+        ("bottleneck(128", "bottleneck(12"),
+        ("bottleneck(256", "bottleneck(17"),
+        ("bottleneck(512", "bottleneck(24"),
+    ];
+    let compiled = runs::changed("resnet50.fqt", "--batch 2 --gbits 4", &changes);
+    check_on("resnet50.fqt", &compiled, 2, vec![(runs::targets_here().len() - 1, 2)]);
 }
 
 fn run(session: &mut Session, data: &Dataset, options: Options) -> bool {

@@ -1,10 +1,10 @@
 //! Statements and loops of a kernel.
 
+use super::super::shape;
 use super::accumulate::Accumulator;
 use super::memory::{Base, Linear};
 use super::plan::{Derived, Plan, is_constant};
 use super::regions::Region;
-use super::super::shape;
 use super::{Emitter, call};
 use crate::kernel::{Amount, Contract, Expr, Index, Init, Kernel, Param, Range, Stmt, Type, Value};
 use cranelift_codegen::ir::condcodes::IntCC;

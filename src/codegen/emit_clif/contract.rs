@@ -4,10 +4,10 @@
 //! it with every point's group, which is broadcast from memory. What does not divide by a tile is done by a smaller
 //! one.
 
+use super::super::shape::{Axis, Form, Shape, Signs, Start};
 use super::body::flags;
 use super::dot::dot;
 use super::lanes::{cast, constant};
-use super::super::shape::{Axis, Form, Shape, Signs, Start};
 use super::tile::{Tile, choose};
 use crate::targets::Target;
 use cranelift_codegen::ir::condcodes::IntCC;

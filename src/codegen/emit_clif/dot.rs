@@ -1,7 +1,7 @@
 //! One dot product of a contraction: a group of every lane with a broadcast group, added to sums.
 
-use super::lanes::{constant, dot_pairs};
 use super::super::shape::{Form, Signs};
+use super::lanes::{constant, dot_pairs};
 use crate::targets::DotForm;
 use cranelift_codegen::ir::{self, InstBuilder, types};
 use cranelift_frontend::FunctionBuilder;

@@ -41,8 +41,7 @@ impl<'e> Body<'e, '_, '_> {
             let Stmt::For { index, body, .. } = stmt else { continue };
             let params = &self.kernel.params;
             let alias = |a: Param, b: Param| may_alias(params, a, b);
-            let around =
-                Around { kernel: self.kernel, ranges: self.ranges, definitions, may_alias: &alias };
+            let around = Around { kernel: self.kernel, ranges: self.ranges, definitions, may_alias: &alias };
             match emit_evex::region(stmt, around) {
                 Ok(region) if region.captures.iter().all(|(_, c)| self.can_pass(c)) => {
                     let function = self.emitter.region(region.bytes)?;

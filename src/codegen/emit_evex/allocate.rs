@@ -113,7 +113,8 @@ pub(super) fn allocate(code: &Vcode) -> Result<(Vec<Home>, usize), String> {
     let mut frame = 0;
     for class in [Class::Vector, Class::Mask] {
         let of_class = |i: &&Option<Interval>| i.is_some_and(|i| code.classes[i.reg.0] == class);
-        let mut intervals: Vec<Interval> = live.intervals.iter().filter(of_class).flatten().copied().collect();
+        let mut intervals: Vec<Interval> =
+            live.intervals.iter().filter(of_class).flatten().copied().collect();
         intervals.sort_by_key(|i| (i.start, i.reg));
         let registers: Vec<usize> =
             if class == Class::Mask { (1..=MASKS).collect() } else { (0..VECTORS).collect() };

@@ -131,9 +131,8 @@ impl Leaf<'_> {
 
     fn all_vectors(&mut self) -> Result {
         let cut = |i: usize| self.tile.vectors.iter().find(|c| c.axis == i).map_or(1, |c| c.n);
-        let turns = |(i, v): (usize, &Axis)| {
-            (v.n / cut(i), times(moves(v.second, 0, v.first, v.init), cut(i)))
-        };
+        let turns =
+            |(i, v): (usize, &Axis)| (v.n / cut(i), times(moves(v.second, 0, v.first, v.init), cut(i)));
         let loops: Vec<Loop> = self.vectors.iter().enumerate().map(turns).collect();
         self.nest(&loops, &mut |leaf| leaf.all_points())
     }

@@ -8,8 +8,8 @@ use super::allocate::{Home, SCRATCH, allocate};
 use super::asm::{Result, failed};
 use super::vcode::{Base, Inst, Node, Operand, Pointer, Reg, ScalarOp, Vcode, Width};
 use iced_x86::code_asm::{
-    AsmMemoryOperand, AsmRegister64, AsmRegisterZmm, CodeAssembler, CodeLabel, dword_ptr, gpr16, gpr32, gpr64, ptr, qword_ptr, registers,
-    word_ptr,
+    AsmMemoryOperand, AsmRegister64, AsmRegisterZmm, CodeAssembler, CodeLabel, dword_ptr, gpr16, gpr32,
+    gpr64, ptr, qword_ptr, registers, word_ptr,
 };
 use iced_x86::{Instruction, MemoryOperand, OpKind, Register};
 

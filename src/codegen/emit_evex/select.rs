@@ -4,13 +4,13 @@
 //! zero-extended halves (`pmaddwd` multiplies each with its own factor), products not yet summed, so that a sum takes
 //! them by `vpdpwssd`. An innermost loop is written twice in one turn, which halves pointers and random numbers.
 
+use super::super::emit_clif::RANDOM_STRIDE;
 use super::asm::Result;
 use super::codes;
 use super::region::{Around, Capture};
 use super::sums::Sum;
 use super::uses::Uses;
 use super::vcode::{Base, Class, Inst, Node, Operand, Pointer, Reg, ScalarOp, Vcode, Width};
-use super::super::emit_clif::RANDOM_STRIDE;
 use crate::kernel::{
     Address, Amount, Binary, Cond, DType, Expr, Index, LANES, Shift, Stmt, Type, Unary, Value,
 };
@@ -283,7 +283,12 @@ impl<'a> Select<'a> {
     }
 
     /// The pointer that runs with the loops of `terms`, and how far the copies that are being written lie from it.
-    fn run_along(&mut self, start: usize, terms: &[(usize, i64)], scale: impl Fn(i64) -> i64) -> (usize, i64) {
+    fn run_along(
+        &mut self,
+        start: usize,
+        terms: &[(usize, i64)],
+        scale: impl Fn(i64) -> i64,
+    ) -> (usize, i64) {
         let (mut pointer, mut moved) = (start, 0i64);
         for &(level, stride) in terms {
             let step = scale(stride);
@@ -715,7 +720,8 @@ impl<'a> Select<'a> {
         };
         let to = self.new_reg(Class::Vector, self.here());
         let code = Code::EVEX_Vpternlogd_zmm_k1z_zmm_zmmm512b32_imm8;
-        let xor = Inst { immediate: Some(0x96), tied: Some(x), ..Inst::new(code, [z(to), z(shifted), z(key)]) };
+        let xor =
+            Inst { immediate: Some(0x96), tied: Some(x), ..Inst::new(code, [z(to), z(shifted), z(key)]) };
         self.inst(xor);
         to
     }

@@ -100,7 +100,10 @@ fn work(shape: &Shape, vectors: &[Axis], wide: &Wide, tile: &Tile) -> usize {
         classes = classes
             .into_iter()
             .flat_map(|(times, sizes)| {
-                parts.iter().map(move |&(t, s)| (times * t, [sizes.clone(), vec![s]].concat())).collect::<Vec<_>>()
+                parts
+                    .iter()
+                    .map(move |&(t, s)| (times * t, [sizes.clone(), vec![s]].concat()))
+                    .collect::<Vec<_>>()
             })
             .collect();
     }
@@ -108,8 +111,7 @@ fn work(shape: &Shape, vectors: &[Axis], wide: &Wide, tile: &Tile) -> usize {
     let others: usize =
         shape.points.iter().enumerate().filter(|(i, _)| !cut.contains(i)).map(|(_, a)| a.n).product();
     let of_class = |(times, sizes): &(usize, Vec<usize>)| {
-        let points: Vec<Cut> =
-            tile.points.iter().zip(sizes).map(|(c, &n)| Cut { axis: c.axis, n }).collect();
+        let points: Vec<Cut> = tile.points.iter().zip(sizes).map(|(c, &n)| Cut { axis: c.axis, n }).collect();
         times * tile_cost(shape, wide, &points, v, tile.run, steps)
     };
     turns * others * classes.iter().map(of_class).sum::<usize>()

@@ -124,7 +124,11 @@ pub(super) enum Node {
     /// A constant: four bytes for all lanes, or 64.
     Constant(Reg, Vec<u8>),
     /// `count` turns; `pointers` run along.
-    Loop { count: u32, pointers: Vec<usize>, body: Vec<Node> },
+    Loop {
+        count: u32,
+        pointers: Vec<usize>,
+        body: Vec<Node>,
+    },
 }
 
 /// The code of a region.

@@ -14,9 +14,9 @@ pub(super) static CODES: &[Code] = &[
         code: "E0503",
         title: "no integer form",
         explanation: "The model means something, but this compiler has no integer kernels for it: images of more than \
-                      four channels, a loss over something other than the result of `linear`, a max pool with \
-                      overlapping windows in training, a tensor that reaches a multiplication without a quantizer \
-                      (`quantize ... with none`), or an extent of 2^28 and more. The message says which, the label \
-                      where; `fqtc list layers` shows what there is instead.",
+                      four channels, a loss over something other than the result of `linear`, a depthwise \
+                      convolution of the image or with a window of more than 64 pixels, a tensor that reaches a \
+                      multiplication without a quantizer (`quantize ... with none`), or an extent of 2^28 and more. \
+                      The message says which, the label where; `fqtc list layers` shows what there is instead.",
     },
 ];

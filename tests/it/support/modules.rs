@@ -119,6 +119,79 @@ pub(crate) fn resnet(batch: u32, size: u64, channels: i64, gradients: &str) -> M
     module
 }
 
+/// Inverted residuals with linear bottlenecks, at stride 1 with a skip and at stride 2, and a depthwise convolution that
+/// reads signed codes. No number of channels is a multiple of 16.
+pub(crate) fn mobile(batch: u32, size: u64, gradients: &str) -> Module {
+    let mut module = empty("mobile", batch, [size, size, 3], gradients);
+    let m = &mut module;
+    let depthwise = |m: &mut Module, number: usize, x: Value, kernel: i64, stride: i64| {
+        let given = [
+            ("kernel", Attr::Ints(vec![kernel, kernel])),
+            ("stride", Attr::Int(stride)),
+            ("bias", Attr::Bool(false)),
+        ];
+        let x = layer(m, "depthwise_conv", &format!("depthwise{number}"), &[x], &given);
+        let x = layer(m, "batch_norm", &format!("depthwise_norm{number}"), &[x], &[]);
+        layer(m, "relu", &format!("depthwise_relu{number}"), &[x], &[])
+    };
+    let x = conv_bn(m, 1, m.image, 10, 3, 1);
+    let x = layer(m, "relu", "relu1", &[x], &[]);
+    let y = conv_bn(m, 2, x, 24, 1, 1);
+    let y = layer(m, "relu", "relu2", &[y], &[]);
+    let y = depthwise(m, 1, y, 3, 1);
+    let y = conv_bn(m, 3, y, 10, 1, 1);
+    let x = layer(m, "add", "add", &[y, x], &[]);
+    let x = conv_bn(m, 4, x, 20, 1, 1);
+    let x = layer(m, "relu", "relu4", &[x], &[]);
+    let x = depthwise(m, 2, x, 3, 2);
+    let x = conv_bn(m, 5, x, 20, 1, 1);
+    let x = depthwise(m, 3, x, 5, 1);
+    let x = layer(m, "global_avg_pool", "pool", &[x], &[]);
+    classify(m, x);
+    module
+}
+
+/// One depthwise convolution of signed codes.
+pub(crate) fn depthwise(batch: u32, size: u64, kernel: [i64; 2], stride: i64, padding: i64) -> Module {
+    let mut module = empty("depthwise", batch, [size, size, 3], "stochastic");
+    let m = &mut module;
+    let x = conv_bn(m, 1, m.image, 10, 3, 1);
+    let given = [
+        ("kernel", Attr::Ints(kernel.to_vec())),
+        ("stride", Attr::Int(stride)),
+        ("padding", Attr::Int(padding)),
+        ("bias", Attr::Bool(false)),
+    ];
+    let x = layer(m, "depthwise_conv", "depthwise", &[x], &given);
+    let x = layer(m, "batch_norm", "batch_norm", &[x], &[]);
+    let x = layer(m, "relu", "relu", &[x], &[]);
+    let x = layer(m, "global_avg_pool", "pool", &[x], &[]);
+    classify(m, x);
+    module
+}
+
+/// Pools whose windows overlap, with and without a border.
+pub(crate) fn pools(batch: u32, size: u64, gradients: &str) -> Module {
+    let mut module = empty("pools", batch, [size, size, 3], gradients);
+    let m = &mut module;
+    let pool = |m: &mut Module, name: &str, x: Value, padding: Option<i64>| {
+        let mut given = vec![("size", Attr::Int(3)), ("stride", Attr::Int(2))];
+        given.extend(padding.map(|p| ("padding", Attr::Int(p))));
+        layer(m, name, name, &[x], &given)
+    };
+    let x = conv_bn(m, 1, m.image, 10, 3, 1);
+    let x = layer(m, "relu", "relu1", &[x], &[]);
+    let x = pool(m, "max_pool", x, Some(1));
+    let x = conv_bn(m, 2, x, 20, 3, 1);
+    let x = layer(m, "relu", "relu2", &[x], &[]);
+    let x = pool(m, "avg_pool", x, None);
+    let x = conv_bn(m, 3, x, 20, 1, 1);
+    let x = layer(m, "relu", "relu3", &[x], &[]);
+    let x = layer(m, "global_avg_pool", "pool", &[x], &[]);
+    classify(m, x);
+    module
+}
+
 /// Convolutions with bias, max and average pools, flatten, two linear layers; activations with a learned clip.
 pub(crate) fn lenet(batch: u32, size: u64, gradients: &str) -> Module {
     let mut module = empty("lenet", batch, [size, size, 1], gradients);

@@ -81,7 +81,7 @@ impl Grower {
     /// One to three layers more.
     fn grow(&mut self, x: Value) -> Value {
         let (size, channels) = self.size(x);
-        match self.choices.below(6) {
+        match self.choices.below(8) {
             0 if size >= 2 => self.layer("max_pool", &[x], &[("size", Attr::Int(2))]),
             1 if size >= 2 => self.layer("avg_pool", &[x], &[("size", Attr::Int(2))]),
             2 => self.layer("relu", &[x], &[]),
@@ -94,6 +94,19 @@ impl Grower {
                 let y = self.conv_chain(x, channels + 1, 2);
                 let skip = self.conv_chain(x, channels + 1, 2);
                 self.layer("add", &[skip, y], &[])
+            }
+            5 => {
+                let stride = 1 + self.choices.below(2) as i64;
+                let given = [
+                    ("kernel", Attr::Ints(vec![3, 3])),
+                    ("stride", Attr::Int(stride)),
+                    ("bias", Attr::Bool(true)),
+                ];
+                self.layer("depthwise_conv", &[x], &given)
+            }
+            6 if size >= 3 => {
+                let given = [("size", Attr::Int(3)), ("stride", Attr::Int(2)), ("padding", Attr::Int(1))];
+                self.layer("max_pool", &[x], &given)
             }
             _ => {
                 let (channels, stride) = (1 + self.choices.below(4), 1 + self.choices.below(2));

@@ -12,8 +12,17 @@ use super::models;
 
 /// A model of the repository with what a command line would change.
 pub(crate) fn compiled(file: &str, words: &str) -> Compiled {
+    changed(file, words, &[])
+}
+
+/// The same with some words of its text replaced.
+pub(crate) fn changed(file: &str, words: &str, changes: &[(&str, &str)]) -> Compiled {
     let path = format!("{}/models/{file}", env!("CARGO_MANIFEST_DIR"));
-    let source = std::fs::read_to_string(path).unwrap();
+    let mut source = std::fs::read_to_string(path).unwrap();
+    for (from, to) in changes {
+        assert!(source.contains(from), "{file}: {from}");
+        source = source.replace(from, to);
+    }
     let module = models::compile(&source, &models::overrides(words)).unwrap().module;
     driver::compile(module).unwrap_or_else(|error| panic!("{file}: {}", error.message))
 }
