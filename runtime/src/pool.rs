@@ -20,8 +20,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long to spin before sleeping.
-const SPIN: Duration = Duration::from_micros(20);
+/// How long to spin before sleeping: longer than the kernels of one item between two calls for everybody take, because a
+/// thread that sleeps is late for the next by more than it would have spun.
+const SPIN: Duration = Duration::from_micros(200);
 /// Chunks per thread: few enough to be cheap, enough to even out unequal threads.
 const CHUNKS_PER_THREAD: u32 = 8;
 

@@ -86,6 +86,7 @@ fn contractions_do_the_products_of_their_layers() {
     assert_eq!(macs("contract_logits"), linear / 10 * 16);
     assert_eq!(macs("grad_weight"), all + linear / 10 * 16);
     assert_eq!(macs("contract_grad"), all - first + linear / 10 * 12);
+}
 
 /// A buffer of NHWC codes: whose they are, its channels, the code of zero, and whether a depthwise convolution's gradient is in
 /// it.
