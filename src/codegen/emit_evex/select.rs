@@ -20,6 +20,13 @@ use std::collections::BTreeMap;
 /// Statements in the body of a loop that is written twice, at most.
 const UNROLLED: usize = 48;
 
+/// Bytes of a cache line.
+const LINE: i64 = 64;
+/// Buffers of so many bytes are not expected in a core's own caches.
+const PREFETCHED: u64 = 1 << 20;
+/// How many bytes ahead of a store its line is asked for.
+const AHEAD: i64 = 1024;
+
 /// What a value is so far.
 #[derive(Clone, Debug)]
 pub(super) enum Val {
@@ -426,11 +433,26 @@ impl<'a> Select<'a> {
                 let width = codes::width(self.dtype(*value)?);
                 let reg = self.lanes(*value)?;
                 let to = self.address(address);
+                self.prefetch(address, to);
                 self.inst(Inst::new(codes::store(width), [to, Operand::Reg(reg, width)]));
                 Ok(())
             }
             Stmt::Acc64(..) | Stmt::MaxInto(..) | Stmt::MinInto(..) => self.fold(stmt),
             Stmt::Contract(_) => Err("a contraction".into()),
+        }
+    }
+
+    /// Asks for the line that a loop will write some turns later. A store that misses holds up those behind it, and the
+    /// machine does not look ahead of stores as it does of loads.
+    fn prefetch(&mut self, address: &Address, to: Operand) {
+        let decl = &self.around.kernel.params[address.param.0 as usize];
+        let bytes = decl.dtype.bytes() as i64;
+        let (Some(level), Operand::Memory(base, at)) = (self.levels.last(), to) else { return };
+        let step = address.terms.iter().find(|t| t.0 == level.index).map_or(0, |t| t.1 * bytes);
+        let first_of_line = step >= LINE || level.copy * step % LINE < step && at % LINE < step;
+        if step > 0 && first_of_line && decl.len * bytes as u64 >= PREFETCHED {
+            let ahead = Operand::Memory(base, at + AHEAD.max(8 * step));
+            self.inst(Inst::new(Code::Prefetcht1_m8, [ahead]));
         }
     }
 
