@@ -24,8 +24,8 @@ const UNROLLED: usize = 48;
 const LINE: i64 = 64;
 /// Buffers of so many bytes are not expected in a core's own caches.
 const PREFETCHED: u64 = 1 << 20;
-/// How many bytes ahead of a store its line is asked for.
-const AHEAD: i64 = 1024;
+/// How many bytes ahead a line is asked for.
+const AHEAD: i64 = 2048;
 
 /// What a value is so far.
 #[derive(Clone, Debug)]
@@ -442,8 +442,8 @@ impl<'a> Select<'a> {
         }
     }
 
-    /// Asks for the line that a loop will write some turns later. A store that misses holds up those behind it, and the
-    /// machine does not look ahead of stores as it does of loads.
+    /// Asks for the line of a large buffer that a loop will read or write some turns later. The machine does not look
+    /// ahead of stores at all, and of loads only within a page and after some misses: too late for short rows.
     fn prefetch(&mut self, address: &Address, to: Operand) {
         let decl = &self.around.kernel.params[address.param.0 as usize];
         let bytes = decl.dtype.bytes() as i64;
@@ -545,6 +545,7 @@ impl<'a> Select<'a> {
     /// Loads lanes in the form that all who read them want.
     fn load(&mut self, value: Value, address: &Address, dtype: DType) -> Result<Val> {
         let from = self.address(address);
+        self.prefetch(address, from);
         if dtype == DType::I16 && self.uses.in_pairs_only(value) {
             return Ok(Val::Words(self.def(Code::EVEX_Vpmovzxwd_zmm_k1z_ymmm256, Width::Z, &[from])));
         }
