@@ -42,12 +42,12 @@ impl Dyadic {
 
     /// The canonical form of `m·2^e`.
     pub const fn new(m: i32, e: i32) -> Dyadic {
-        round(m < 0, m.unsigned_abs() as u128, e as i64)
+        round_64(m < 0, m.unsigned_abs() as u64, e as i64)
     }
 
     /// `x`, rounded to 31 bits.
     pub const fn from_i64(x: i64) -> Dyadic {
-        round(x < 0, x.unsigned_abs() as u128, 0)
+        round_64(x < 0, x.unsigned_abs(), 0)
     }
 
     /// `x`, rounded to 31 bits.
@@ -67,12 +67,14 @@ impl Dyadic {
 
     /// This number in canonical form.
     const fn normal(self) -> Dyadic {
-        Dyadic::new(self.m, self.e)
+        let canonical =
+            self.m.unsigned_abs() >> (BITS - 1) == 1 && E_MIN as i32 <= self.e && self.e <= E_MAX as i32;
+        if canonical { self } else { Dyadic::new(self.m, self.e) }
     }
 
     /// The magnitude of the mantissa.
-    const fn magnitude(self) -> u128 {
-        self.m.unsigned_abs() as u128
+    const fn magnitude(self) -> u64 {
+        self.m.unsigned_abs() as u64
     }
 
     /// `self + other`.
@@ -92,6 +94,11 @@ impl Dyadic {
         let distance = big.e - small.e;
         if distance > 64 {
             return big; // the smaller number is below 2^-33 of the larger one's last place
+        }
+        if distance <= 32 {
+            // Below 2^63, and the sum below 2^64 in size.
+            let sum = ((big.m as i64) << distance) + small.m as i64;
+            return round_64(sum < 0, sum.unsigned_abs(), small.e as i64);
         }
         let sum = ((big.m as i128) << distance) + small.m as i128;
         round(sum < 0, sum.unsigned_abs(), small.e as i64)
@@ -113,7 +120,7 @@ impl Dyadic {
     )]
     pub const fn mul(self, other: Dyadic) -> Dyadic {
         let (a, b) = (self.normal(), other.normal());
-        round((a.m < 0) != (b.m < 0), a.magnitude() * b.magnitude(), a.e as i64 + b.e as i64)
+        round_64((a.m < 0) != (b.m < 0), a.magnitude() * b.magnitude(), a.e as i64 + b.e as i64)
     }
 
     /// `self / other`; division by zero gives zero.
@@ -126,8 +133,9 @@ impl Dyadic {
         if b.m == 0 {
             return Dyadic::ZERO;
         }
-        let quotient = (a.magnitude() << 64) / b.magnitude();
-        round((a.m < 0) != (b.m < 0), quotient, a.e as i64 - b.e as i64 - 64)
+        // At least 32 bits, one more than is kept.
+        let quotient = (a.magnitude() << 33) / b.magnitude();
+        round_64((a.m < 0) != (b.m < 0), quotient, a.e as i64 - b.e as i64 - 33)
     }
 
     /// √x; negative numbers give zero.
@@ -136,9 +144,10 @@ impl Dyadic {
         if x.m <= 0 {
             return Dyadic::ZERO;
         }
-        let shift = if x.e % 2 == 0 { 64 } else { 65 };
+        // The root of 2^62 to 2^64: 32 bits, one more than is kept.
+        let shift = if x.e % 2 == 0 { 32 } else { 33 };
         let root = (x.magnitude() << shift).isqrt();
-        round(false, root, (x.e as i64 - shift) / 2)
+        round_64(false, root, (x.e as i64 - shift) / 2)
     }
 
     /// 1/√x; numbers that are not positive give zero.
@@ -147,9 +156,11 @@ impl Dyadic {
         if x.m <= 0 {
             return Dyadic::ZERO;
         }
-        let shift = if x.e % 2 == 0 { 126 } else { 125 };
-        let root = ((1u128 << shift) / x.magnitude()).isqrt();
-        round(false, root, (-(x.e as i64) - shift) / 2)
+        // The root of 2^62 to 2^64, as above; the upper end, of a power of two, is one bit too long.
+        let shift = if x.e % 2 == 0 { 94 } else { 93 };
+        let square = (1u128 << shift) / x.magnitude() as u128;
+        let root = if square >> 64 == 1 { 1 << 32 } else { (square as u64).isqrt() };
+        round_64(false, root, (-(x.e as i64) - shift) / 2)
     }
 
     /// log₂ x; numbers that are not positive give zero. Powers of two are exact; otherwise the error is at most 2^-28
@@ -202,7 +213,7 @@ impl Dyadic {
 
     /// |x|.
     pub const fn abs(self) -> Dyadic {
-        round(false, self.magnitude(), self.e as i64)
+        round_64(false, self.magnitude(), self.e as i64)
     }
 
     /// −x.
@@ -211,7 +222,7 @@ impl Dyadic {
         reason = "explicit names mirror the operations of kernel programs"
     )]
     pub const fn neg(self) -> Dyadic {
-        round(self.m > 0, self.magnitude(), self.e as i64)
+        round_64(self.m > 0, self.magnitude(), self.e as i64)
     }
 
     /// The smaller number.
@@ -243,7 +254,7 @@ impl Dyadic {
 
     /// `x·2^k`.
     pub const fn scale(self, k: i64) -> Dyadic {
-        round(self.m < 0, self.magnitude(), (self.e as i64).saturating_add(k))
+        round_64(self.m < 0, self.magnitude(), (self.e as i64).saturating_add(k))
     }
 
     /// The smallest r with |x| < 2^r, in -1023..=1024; zero gives -1024.
@@ -295,10 +306,20 @@ pub const fn bit_length(x: i64) -> i64 {
 
 /// `±magnitude·2^e`, rounded to nearest with ties away from zero, in canonical form.
 const fn round(negative: bool, magnitude: u128, e: i64) -> Dyadic {
+    // What lies below the highest 64 bits is below the bit that decides.
+    let drop = 64 - magnitude.leading_zeros() as i64;
+    if drop <= 0 {
+        return round_64(negative, magnitude as u64, e);
+    }
+    round_64(negative, (magnitude >> drop) as u64, e.saturating_add(drop))
+}
+
+/// The same of 64 bits: what nearly all operations need, at a fraction of the time.
+const fn round_64(negative: bool, magnitude: u64, e: i64) -> Dyadic {
     if magnitude == 0 {
         return Dyadic::ZERO;
     }
-    let drop = (128 - BITS as i64) - magnitude.leading_zeros() as i64;
+    let drop = (64 - BITS as i64) - magnitude.leading_zeros() as i64;
     let mut m =
         if drop <= 0 { magnitude << -drop } else { (magnitude >> drop) + (magnitude >> (drop - 1) & 1) };
     let mut e = e.saturating_add(drop);
@@ -310,7 +331,7 @@ const fn round(negative: bool, magnitude: u128, e: i64) -> Dyadic {
         return Dyadic::ZERO;
     }
     if e > E_MAX {
-        (m, e) = (i32::MAX as u128, E_MAX);
+        (m, e) = (i32::MAX as u64, E_MAX);
     }
     Dyadic { m: if negative { -(m as i32) } else { m as i32 }, e: e as i32 }
 }
