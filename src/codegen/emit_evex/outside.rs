@@ -1,0 +1,157 @@
+//! What a region takes from around it, and its addresses.
+//!
+//! Vectors that are the same in every turn are made once, in front of everything. Addresses run along with the loops: each
+//! loop has a pointer for every start and step, and constant parts go into the instruction.
+
+use super::asm::Result;
+use super::codes;
+use super::region::Capture;
+use super::select::{Derived, Select, Val};
+use super::vcode::{Base, Inst, Node, Operand, Pointer, Reg, ScalarOp, Width};
+use crate::kernel::{Address, DType, Expr, Index, LANES, Shift, Value};
+use iced_x86::Code;
+
+/// Bytes of a cache line.
+const LINE: i64 = 64;
+/// Buffers of so many bytes are not expected in a core's own caches.
+const PREFETCHED: u64 = 1 << 20;
+/// How many bytes ahead a line is asked for.
+const AHEAD: i64 = 2048;
+
+impl Select<'_> {
+    pub(super) fn capture(&mut self, capture: Capture) -> i64 {
+        if let Some((at, _)) = self.captures.iter().find(|(_, c)| *c == capture) {
+            return *at;
+        }
+        let end = self.captures.last().map_or(0, |(at, c)| at + c.bytes());
+        self.captures.push((end, capture));
+        end
+    }
+
+    pub(super) fn derive(&mut self, value: Value, what: Derived) -> Reg {
+        if let Some(&reg) = self.derived.get(&(value, what)) {
+            return reg;
+        }
+        let reg = match what {
+            Derived::Splat(dtype) => self.splat_memory(dtype, value, 0),
+            Derived::Low => self.splat_memory(DType::I32, value, 0),
+            Derived::High => self.splat_memory(DType::I32, value, 4),
+            Derived::Half(dtype) => {
+                // (1 << k) >> 1 is zero for k = 0.
+                let one = self.constant(dtype, &[1; LANES]);
+                let count = self.derive(value, Derived::Splat(dtype));
+                let width = codes::width(dtype);
+                let (one, count) = (Operand::Reg(one, width), Operand::Reg(count, width));
+                let left = codes::shift_by_lanes(Shift::Left, dtype);
+                let power = self.def_at(0, left, width, &[one, count], None);
+                let right = codes::shift_by_constant(Shift::RightLogical, dtype);
+                self.def_at(0, right, width, &[Operand::Reg(power, width)], Some(1))
+            }
+        };
+        self.derived.insert((value, what), reg);
+        reg
+    }
+
+    fn splat_memory(&mut self, dtype: DType, value: Value, offset: i64) -> Reg {
+        let at = self.capture(Capture::Scalar(value));
+        let from = Operand::Memory(Base::Context, at + offset);
+        self.def_at(0, codes::broadcast(dtype), codes::width(dtype), &[from], None)
+    }
+
+    /// A value that is defined outside: made again if that is cheap, else taken.
+    pub(super) fn outside(&mut self, value: Value) -> Result<Val> {
+        let reg = match self.around.definitions.get(&value) {
+            Some(Expr::ConstLanes(dtype, lanes)) => self.constant(*dtype, lanes),
+            Some(Expr::Splat(dtype, scalar)) => self.derive(*scalar, Derived::Splat(*dtype)),
+            Some(Expr::SplatPair(a, b)) => self.splat_pair(*a, *b),
+            _ => {
+                let at = self.capture(Capture::Lanes(value));
+                let from = Operand::Memory(Base::Context, at);
+                self.def_at(0, codes::load(Width::Z), Width::Z, &[from], None)
+            }
+        };
+        Ok(Val::Lanes(reg))
+    }
+
+    pub(super) fn splat_pair(&mut self, a: Value, b: Value) -> Reg {
+        if let (Some(Expr::ConstInt(a)), Some(Expr::ConstInt(b))) =
+            (self.around.definitions.get(&a), self.around.definitions.get(&b))
+        {
+            let pair = [(*a as i16).to_le_bytes(), (*b as i16).to_le_bytes()].concat();
+            return self.constant_bytes(pair);
+        }
+        let (a, b) = (self.capture(Capture::Scalar(a)), self.capture(Capture::Scalar(b)));
+        self.push_at(0, Node::Scalar(ScalarOp::Pair(a, b)));
+        self.def_at(0, Code::EVEX_Vpbroadcastd_zmm_k1z_r32, Width::Z, &[Operand::Scalar], None)
+    }
+
+    // Addresses.
+
+    pub(super) fn address(&mut self, address: &Address) -> Operand {
+        let bytes = self.around.kernel.params[address.param.0 as usize].dtype.bytes() as i64;
+        let (outer, inner) = self.split(&address.terms);
+        let start = Address { param: address.param, terms: outer, offset: 0 };
+        let start = self.context_pointer(Capture::Address(start));
+        let (pointer, moved) = self.run_along(start, &inner, |stride| stride * bytes);
+        Operand::Memory(Base::Pointer(pointer), address.offset * bytes + moved)
+    }
+
+    /// Terms of the loops around the region, and those of its own, in the order of the loops.
+    pub(super) fn split(&self, terms: &[(Index, i64)]) -> (Vec<(Index, i64)>, Vec<(usize, i64)>) {
+        let (mut outer, mut inner) = (vec![], vec![]);
+        for &(index, stride) in terms {
+            match self.levels.iter().position(|l| l.index == index) {
+                Some(level) => inner.push((level, stride)),
+                None if self.uses.is_inner(index) => {} // A loop of one turn.
+                None => outer.push((index, stride)),
+            }
+        }
+        inner.sort();
+        (outer, inner)
+    }
+
+    pub(super) fn context_pointer(&mut self, capture: Capture) -> usize {
+        let at = self.capture(capture);
+        let pointer = Pointer::Context(at);
+        self.code.pointers.iter().position(|p| *p == pointer).unwrap_or_else(|| {
+            self.code.pointers.push(pointer);
+            self.code.pointers.len() - 1
+        })
+    }
+
+    /// The pointer that runs with the loops of `terms`, and how far the copies that are being written lie from it.
+    pub(super) fn run_along(
+        &mut self,
+        start: usize,
+        terms: &[(usize, i64)],
+        scale: impl Fn(i64) -> i64,
+    ) -> (usize, i64) {
+        let (mut pointer, mut moved) = (start, 0i64);
+        for &(level, stride) in terms {
+            let step = scale(stride);
+            let level = &mut self.levels[level];
+            moved = moved.wrapping_add(level.copy * step);
+            let step = step.wrapping_mul(level.copies);
+            let pointers = &mut self.code.pointers;
+            pointer = *level.pointers.entry((pointer, step)).or_insert_with(|| {
+                pointers.push(Pointer::Running { from: pointer, step });
+                pointers.len() - 1
+            });
+        }
+        (pointer, moved)
+    }
+
+    /// Asks for the line of a large buffer that a loop will read or write some turns later. The machine does not look
+    /// ahead of stores at all, and of loads only within a page and after some misses: too late for short rows.
+    pub(super) fn prefetch(&mut self, address: &Address, to: Operand) {
+        let decl = &self.around.kernel.params[address.param.0 as usize];
+        let bytes = decl.dtype.bytes() as i64;
+        let (Some(level), Operand::Memory(base, at)) = (self.levels.last(), to) else { return };
+        let step = address.terms.iter().find(|t| t.0 == level.index).map_or(0, |t| t.1 * bytes);
+        let first_of_line = step >= LINE || level.copy * step % LINE < step && at % LINE < step;
+        if step > 0 && first_of_line && decl.len * bytes as u64 >= PREFETCHED {
+            let ahead = Operand::Memory(base, at + AHEAD.max(8 * step));
+            self.inst(Inst::new(Code::Prefetcht1_m8, [ahead]));
+        }
+    }
+}
