@@ -6,7 +6,6 @@
 
 use super::super::shape::{Axis, Shape};
 use crate::targets::Wide;
-use std::collections::BTreeSet;
 
 /// A part of an axis: which one, and how many of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,62 +65,68 @@ pub(super) fn choose(shape: &Shape, vectors: &[Axis], wide: &Wide) -> Tile {
     }));
     let runs: Vec<_> = runs.collect();
     let most = wide.registers - 2;
-    let mut best = (usize::MAX, Tile { points: vec![], vectors: vec![], run: None });
+    let mut tiles = vec![];
     for vectors_cut in cuts(vectors, most, true) {
         let v = size(&vectors_cut);
         for points_cut in cuts(&shape.points, most / v, false) {
             for &run in &runs {
                 let held = v * run.map_or(1, |r| r.n);
-                if size(&points_cut) * v + held + 1 > wide.registers {
-                    continue;
+                if size(&points_cut) * v + held < wide.registers {
+                    tiles.push(Tile { points: points_cut.clone(), vectors: vectors_cut.clone(), run });
                 }
-                let tile = Tile { points: points_cut.clone(), vectors: vectors_cut.clone(), run };
-                let work = work(shape, vectors, wide, &tile);
-                if work < best.0 {
-                    best = (work, tile);
-                }
+            }
+        }
+    }
+    // Large tiles first: they are good, and most others are then found worse without counting their words.
+    tiles.sort_by_key(|t| std::cmp::Reverse(size(&t.points) * size(&t.vectors)));
+    let mut best = (usize::MAX, Tile { points: vec![], vectors: vec![], run: None });
+    for tile in tiles {
+        let least = |points: &[Cut], _: Option<Cut>| size(points);
+        if work(shape, vectors, wide, &tile, &least) < best.0 {
+            let words = |points: &[Cut], run| words(shape, points, run);
+            let work = work(shape, vectors, wide, &tile, &words);
+            if work < best.0 {
+                best = (work, tile);
             }
         }
     }
     best.1
 }
 
+/// How many words of `a` some points meet in a run.
+type Words<'a> = &'a dyn Fn(&[Cut], Option<Cut>) -> usize;
+
 /// Cost of the whole contraction.
-fn work(shape: &Shape, vectors: &[Axis], wide: &Wide, tile: &Tile) -> usize {
+fn work(shape: &Shape, vectors: &[Axis], wide: &Wide, tile: &Tile, words: Words) -> usize {
     let v = size(&tile.vectors);
     let turns = vectors.iter().map(|a| a.n).product::<usize>() / v;
     let steps: usize = shape.k.iter().map(|k| k.n).product();
-    // Full and remaining extents of each cut axis.
-    let mut classes = vec![(1, vec![])];
-    for cut in &tile.points {
-        let n = shape.points[cut.axis].n;
-        let parts = [(n / cut.n, cut.n), (1, n % cut.n)];
-        let parts: Vec<_> = parts.into_iter().filter(|p| p.0 > 0 && p.1 > 0).collect();
-        classes = classes
-            .into_iter()
-            .flat_map(|(times, sizes)| {
-                parts
-                    .iter()
-                    .map(move |&(t, s)| (times * t, [sizes.clone(), vec![s]].concat()))
-                    .collect::<Vec<_>>()
-            })
-            .collect();
-    }
-    let cut: BTreeSet<usize> = tile.points.iter().map(|c| c.axis).collect();
-    let others: usize =
-        shape.points.iter().enumerate().filter(|(i, _)| !cut.contains(i)).map(|(_, a)| a.n).product();
-    let of_class = |(times, sizes): &(usize, Vec<usize>)| {
-        let points: Vec<Cut> = tile.points.iter().zip(sizes).map(|(c, &n)| Cut { axis: c.axis, n }).collect();
-        times * tile_cost(shape, wide, &points, v, tile.run, steps)
+    let cut = |i: usize| tile.points.iter().any(|c| c.axis == i);
+    let others = shape.points.iter().enumerate().filter(|&(i, _)| !cut(i)).map(|(_, a)| a.n);
+    let of_class = |(times, points): &(usize, Vec<Cut>)| {
+        let words = words(points, tile.run);
+        times * tile_cost(wide, (size(points), v, words), tile.run.map_or(1, |r| r.n), steps)
     };
-    turns * others * classes.iter().map(of_class).sum::<usize>()
+    turns * others.product::<usize>() * classes(shape, &tile.points).iter().map(of_class).sum::<usize>()
 }
 
-fn tile_cost(shape: &Shape, wide: &Wide, points: &[Cut], v: usize, run: Option<Cut>, steps: usize) -> usize {
+/// Full and remaining extents of each cut axis, in all combinations, and how often there are such tiles.
+fn classes(shape: &Shape, cuts: &[Cut]) -> Vec<(usize, Vec<Cut>)> {
+    let mut out = vec![(1, vec![])];
+    for cut in cuts {
+        let n = shape.points[cut.axis].n;
+        let parts = [(n / cut.n, cut.n), (1, n % cut.n)].into_iter().filter(|p| p.0 > 0 && p.1 > 0);
+        let with = |(times, part): (usize, usize), (all, done): &(usize, Vec<Cut>)| {
+            (all * times, [&done[..], &[Cut { axis: cut.axis, n: part }]].concat())
+        };
+        out = parts.flat_map(|p| out.iter().map(move |class| with(p, class)).collect::<Vec<_>>()).collect();
+    }
+    out
+}
+
+/// Cost of a tile of points × vectors that meets so many words in a run of `n` steps.
+fn tile_cost(wide: &Wide, (p, v, words): (usize, usize, usize), n: usize, steps: usize) -> usize {
     let costs = &wide.costs;
-    let p = size(points);
-    let n = run.map_or(1, |r| r.n);
-    let words = words(shape, points, run).len();
     let dots = CYCLE * p * v * n / costs.dots_per_cycle;
     let loads = CYCLE * (words + n * v) / costs.loads_per_cycle;
     let chain = CYCLE * n * costs.latency;
@@ -141,8 +146,11 @@ pub(super) fn offsets(axes: &[Axis], cuts: &[Cut], stride: fn(&Axis) -> i64) -> 
 }
 
 /// The distinct words of `a` that a tile meets in one run.
-fn words(shape: &Shape, points: &[Cut], run: Option<Cut>) -> BTreeSet<i64> {
-    let points = offsets(&shape.points, points, |a| a.first);
+fn words(shape: &Shape, points: &[Cut], run: Option<Cut>) -> usize {
     let run = offsets(&shape.k, run.as_slice(), |a| a.first);
-    points.iter().flat_map(|p| run.iter().map(move |k| p + k)).collect()
+    let points = offsets(&shape.points, points, |a| a.first);
+    let mut words: Vec<i64> = points.iter().flat_map(|p| run.iter().map(move |k| p + k)).collect();
+    words.sort_unstable();
+    words.dedup();
+    words.len()
 }
