@@ -96,36 +96,35 @@ pub(super) fn batch(
     let square = sums.square.expect("batch norm asks for squares");
     let run = update_running.then(|| running(cx, path, cp));
     let count = sums.totals.count;
-    cx.call("batch_norm", 1, |kx| {
-        kx.for_(cp, |kx, c| {
-            let (p1, p2) = (kx.read(sums.totals.sum), kx.read(square));
-            let (s1, s2) = (kx.load_scalar(p1.at(0).plus(c, 1)), kx.load_scalar(p2.at(0).plus(c, 1)));
-            let n = kx.int(count);
-            let spread = kx.diff_of_products(n, s2, s1, s1);
-            let nn = kx.real(count as f64 * count as f64);
-            let own = kx.div(spread, nn);
-            let t = kx.per_channel(unit, c);
-            let eps = eps_in_steps(kx, norm.eps, t);
-            let variance = kx.add(own, eps);
-            let inverse = kx.rsqrt(variance);
-            let zero = kx.real(0.0);
-            let alive = kx.lt(zero, spread);
-            let inverse = kx.select(alive, inverse, zero);
-            s.store(kx, c, norm, variance, inverse);
-            if let Some((mean, var)) = run {
-                let nd = kx.to_dyadic(n);
-                let sum = kx.to_dyadic(s1);
-                let m = kx.div(sum, nd);
-                let m = kx.mul(m, t);
-                follow(kx, mean, c, m, norm.momentum);
-                // The running variance is the unbiased one, as everywhere in the field.
-                let unbiased = kx.real(count as f64 / (count as f64 - 1.0).max(1.0));
-                let tt = kx.mul(t, t);
-                let v = kx.mul(own, tt);
-                let v = kx.mul(v, unbiased);
-                follow(kx, var, c, v, norm.momentum);
-            }
-        });
+    cx.call("batch_norm", cp, |kx| {
+        let c = kx.item();
+        let (p1, p2) = (kx.read(sums.totals.sum), kx.read(square));
+        let (s1, s2) = (kx.load_scalar(p1.at(0).plus(c, 1)), kx.load_scalar(p2.at(0).plus(c, 1)));
+        let n = kx.int(count);
+        let spread = kx.diff_of_products(n, s2, s1, s1);
+        let nn = kx.real(count as f64 * count as f64);
+        let own = kx.div(spread, nn);
+        let t = kx.per_channel(unit, c);
+        let eps = eps_in_steps(kx, norm.eps, t);
+        let variance = kx.add(own, eps);
+        let inverse = kx.rsqrt(variance);
+        let zero = kx.real(0.0);
+        let alive = kx.lt(zero, spread);
+        let inverse = kx.select(alive, inverse, zero);
+        s.store(kx, c, norm, variance, inverse);
+        if let Some((mean, var)) = run {
+            let nd = kx.to_dyadic(n);
+            let sum = kx.to_dyadic(s1);
+            let m = kx.div(sum, nd);
+            let m = kx.mul(m, t);
+            follow(kx, mean, c, m, norm.momentum);
+            // The running variance is the unbiased one, as everywhere in the field.
+            let unbiased = kx.real(count as f64 / (count as f64 - 1.0).max(1.0));
+            let tt = kx.mul(t, t);
+            let v = kx.mul(own, tt);
+            let v = kx.mul(v, unbiased);
+            follow(kx, var, c, v, norm.momentum);
+        }
     });
     let affine = s.affine(shape, source, sums.totals);
     let state = NormState {
@@ -156,25 +155,24 @@ pub(super) fn evaluate(
         cx.temp(format!("{path}.centre_{slot}"), DType::I64, &[cp], Range::new(-limit, limit))
     };
     let totals = Totals { sum: per("sum"), min: per("min"), max: per("max"), count: 1 << FRACTION };
-    cx.call("batch_norm_running", 1, |kx| {
-        kx.for_(cp, |kx, c| {
-            let t = kx.per_channel(unit, c);
-            let eps = eps_in_steps(kx, norm.eps, t);
-            let v = kx.per_channel(var, c);
-            let tt = kx.mul(t, t);
-            let v = kx.div(v, tt);
-            let variance = kx.add(v, eps);
-            let inverse = kx.rsqrt(variance);
-            s.store(kx, c, norm, variance, inverse);
-            let m = kx.per_channel(mean, c);
-            let m = kx.div(m, t);
-            let m = kx.to_fixed(m, FRACTION as u8);
-            let m = super::weights::clamp(kx, m, (1 << 46) - 1);
-            for buffer in [totals.sum, totals.min, totals.max] {
-                let p = kx.write(buffer);
-                kx.store(p.at(0).plus(c, 1), m);
-            }
-        });
+    cx.call("batch_norm_running", cp, |kx| {
+        let c = kx.item();
+        let t = kx.per_channel(unit, c);
+        let eps = eps_in_steps(kx, norm.eps, t);
+        let v = kx.per_channel(var, c);
+        let tt = kx.mul(t, t);
+        let v = kx.div(v, tt);
+        let variance = kx.add(v, eps);
+        let inverse = kx.rsqrt(variance);
+        s.store(kx, c, norm, variance, inverse);
+        let m = kx.per_channel(mean, c);
+        let m = kx.div(m, t);
+        let m = kx.to_fixed(m, FRACTION as u8);
+        let m = super::weights::clamp(kx, m, (1 << 46) - 1);
+        for buffer in [totals.sum, totals.min, totals.max] {
+            let p = kx.write(buffer);
+            kx.store(p.at(0).plus(c, 1), m);
+        }
     });
     s.affine(shape, source, totals)
 }
@@ -225,48 +223,47 @@ pub(super) fn gradient(
     let gamma = cx.dyadics(format!("{path}.gamma_grad"), cp);
     let beta = cx.dyadics(format!("{path}.beta_grad"), cp);
     let count = sums.totals.count;
-    cx.call("batch_norm_grad", 1, |kx| {
-        kx.for_(cp, |kx, c| {
-            let load = |kx: &mut Kx, b: BufferId| {
-                let p = kx.read(b);
-                kx.load_scalar(p.at(0).plus(c, 1))
-            };
-            let (sd, sdt, s1) = (load(kx, sums.totals.sum), load(kx, dot), load(kx, state.totals.sum));
-            let n = kx.int(count);
-            let nd = kx.to_dyadic(n);
-            let cov = kx.diff_of_products(n, sdt, sd, s1);
-            let cov = kx.div(cov, nd);
-            let (variance, inverse) = (load(kx, state.variance), load(kx, state.inverse));
-            let t = kx.per_channel(state.unit, c);
-            let s = kx.scalar(scale);
-            let g = load_real(kx, state.gamma, c);
-            let tt = kx.mul(t, t);
-            let real_variance = kx.mul(variance, tt);
-            let terms = terms(kx, g, real_variance);
-            let zero = kx.real(0.0);
-            let alive = kx.lt(zero, inverse);
-            // gain·T is γ/σ_t, unless the rectifier bounds it.
-            let k0 = kx.mul(terms.gain, t);
-            let k0 = kx.select(alive, k0, zero);
-            let xhat = kx.mul(cov, inverse);
-            let dgamma = kx.mul(xhat, s);
-            let dgamma = kx.add(dgamma, terms.dgamma);
-            let dbeta = kx.to_dyadic(sd);
-            let dbeta = kx.mul(dbeta, s);
-            // (k0·dγ + spread·T)/N·x̂ = k0·(t − μ)·(cov/(N·σ_t²) + ρ), ρ = spread·T/(N·σ_t·S·k0).
-            let nv = kx.mul(nd, variance);
-            let own = kx.div(cov, nv);
-            let up = kx.mul(terms.spread, t);
-            let up = kx.mul(up, inverse);
-            let down = kx.mul(nd, s);
-            let down = kx.mul(down, k0);
-            let rho = kx.div(up, down);
-            let f = kx.add(own, rho);
-            for (buffer, v) in [(gain, k0), (factor, f), (gamma, dgamma), (beta, dbeta)] {
-                let p = kx.write(buffer);
-                kx.store(p.at(0).plus(c, 1), v);
-            }
-        });
+    cx.call("batch_norm_grad", cp, |kx| {
+        let c = kx.item();
+        let load = |kx: &mut Kx, b: BufferId| {
+            let p = kx.read(b);
+            kx.load_scalar(p.at(0).plus(c, 1))
+        };
+        let (sd, sdt, s1) = (load(kx, sums.totals.sum), load(kx, dot), load(kx, state.totals.sum));
+        let n = kx.int(count);
+        let nd = kx.to_dyadic(n);
+        let cov = kx.diff_of_products(n, sdt, sd, s1);
+        let cov = kx.div(cov, nd);
+        let (variance, inverse) = (load(kx, state.variance), load(kx, state.inverse));
+        let t = kx.per_channel(state.unit, c);
+        let s = kx.scalar(scale);
+        let g = load_real(kx, state.gamma, c);
+        let tt = kx.mul(t, t);
+        let real_variance = kx.mul(variance, tt);
+        let terms = terms(kx, g, real_variance);
+        let zero = kx.real(0.0);
+        let alive = kx.lt(zero, inverse);
+        // gain·T is γ/σ_t, unless the rectifier bounds it.
+        let k0 = kx.mul(terms.gain, t);
+        let k0 = kx.select(alive, k0, zero);
+        let xhat = kx.mul(cov, inverse);
+        let dgamma = kx.mul(xhat, s);
+        let dgamma = kx.add(dgamma, terms.dgamma);
+        let dbeta = kx.to_dyadic(sd);
+        let dbeta = kx.mul(dbeta, s);
+        // (k0·dγ + spread·T)/N·x̂ = k0·(t − μ)·(cov/(N·σ_t²) + ρ), ρ = spread·T/(N·σ_t·S·k0).
+        let nv = kx.mul(nd, variance);
+        let own = kx.div(cov, nv);
+        let up = kx.mul(terms.spread, t);
+        let up = kx.mul(up, inverse);
+        let down = kx.mul(nd, s);
+        let down = kx.mul(down, k0);
+        let rho = kx.div(up, down);
+        let f = kx.add(own, rho);
+        for (buffer, v) in [(gain, k0), (factor, f), (gamma, dgamma), (beta, dbeta)] {
+            let p = kx.write(buffer);
+            kx.store(p.at(0).plus(c, 1), v);
+        }
     });
     let first = Term {
         source: dy,
