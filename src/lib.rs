@@ -25,7 +25,9 @@
 //! 4. [`lower`] walks the nodes and writes one kernel program for training and two for evaluation. They share state by name.
 //! 5. [`kernel::verify`] proves that accesses stay inside buffers and that no integer overflows; [`plan`](mod@plan) places
 //!    the buffers in one arena, and [`plan_check`] replays the plan without knowing how it was made.
-//! 6. [`codegen`] compiles every kernel to one function `(arena, args, first, last)` over a range of items.
+//! 6. [`codegen`] compiles every kernel to one function `(arena, args, first, last)` over a range of items. Cranelift emits
+//!    everything; where the target has vectors of 256 or 512 bits, contractions and (512) loops over lanes become leaf
+//!    functions of an emitter of our own, which the Cranelift code calls.
 //! 7. The runtime runs a table of calls, each a barrier, on its threads; it knows data sets, checkpoints and metrics, and
 //!    nothing of the compiler.
 //!
@@ -54,7 +56,7 @@
 //! | [`oracle`] | a module evaluated in f64 |
 //! | [`lower`] | training IR to kernel programs: the integer arithmetic |
 //! | [`plan`](mod@plan), [`plan_check`] | the memory plan and its independent checker |
-//! | [`codegen`] | emission through Cranelift, code in memory, the audit of emitted bytes, the peak of the machine |
+//! | [`codegen`] | emission through Cranelift and in wide vectors, code in memory, the audit of emitted bytes, the peak of the machine |
 //! | [`models`], [`datasets`] | networks that come with the program; data sets it can fetch, and the built-in sample |
 //! | [`driver`] | the pipeline |
 //! | [`cli`] | one file per subcommand |

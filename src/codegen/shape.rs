@@ -3,7 +3,7 @@
 //! Dimensions of extent one vanish and neighbours that form one arithmetic progression merge, so that different
 //! layers share code and inner runs are long.
 
-use crate::kernel::{Contract, Dim, Dot, Init, Kernel};
+use crate::kernel::{Address, Contract, Dim, Dot, Init, Kernel};
 use crate::targets::{DotForm, Target};
 
 /// One dimension; strides in bytes.
@@ -54,7 +54,12 @@ pub(in crate::codegen) struct Shape {
     pub(in crate::codegen) points: Vec<Axis>,
     pub(in crate::codegen) vectors: Vec<Axis>,
     pub(in crate::codegen) k: Vec<Axis>,
+    /// Whether the points side passes through a large buffer while the vectors side stays in cache.
+    pub(in crate::codegen) streams: bool,
 }
+
+/// Bytes of a buffer that is not expected in a core's own caches.
+pub(in crate::codegen) const LARGE: u64 = 1 << 20;
 
 impl Shape {
     pub(in crate::codegen) fn new(c: &Contract, kernel: &Kernel, target: &Target) -> Shape {
@@ -81,8 +86,15 @@ impl Shape {
             points: axes(&c.points, 4, per_point),
             vectors: axes(&c.vectors, 4, per_vector),
             k: axes(&c.k, operand, &[]),
+            streams: large(&c.a, kernel) && !large(&c.b, kernel),
         }
     }
+}
+
+/// Whether an address lies in a buffer that does not stay in a core's own caches.
+fn large(address: &Address, kernel: &Kernel) -> bool {
+    let decl = &kernel.params[address.param.0 as usize];
+    decl.len * decl.dtype.bytes() as u64 >= LARGE
 }
 
 fn merge(axes: impl Iterator<Item = Axis>) -> Vec<Axis> {

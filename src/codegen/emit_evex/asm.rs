@@ -120,6 +120,11 @@ impl Asm {
         self.push(Instruction::with2(self.codes.broadcast, self.name(to), Asm::memory(from)?))
     }
 
+    /// Asks for a line of memory.
+    pub(super) fn prefetch(&mut self, place: Place) -> Result {
+        self.push(Instruction::with1(Code::Prefetcht1_m8, Asm::memory(place)?))
+    }
+
     /// `sum += unsigned·signed`, four bytes a lane.
     pub(super) fn dot_bytes(&mut self, sum: Vector, unsigned: Vector, signed: Vector) -> Result {
         let [sum, unsigned, signed] = [sum, unsigned, signed].map(|v| self.name(v));

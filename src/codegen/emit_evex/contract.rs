@@ -23,6 +23,9 @@ const UNROLLED: usize = 192;
 /// beside the points' side.
 const BLOCK: usize = 24 << 10;
 
+/// Bytes of a cache line.
+const LINE: i64 = 64;
+
 struct Leaf<'a> {
     shape: &'a Shape,
     wide: &'a Wide,
@@ -167,6 +170,7 @@ impl Leaf<'_> {
         let sums = Sums { points: size(points), vectors: size(&self.tile.vectors) };
         self.start(points, &sums)?;
         if let Some(k) = self.k.clone() {
+            self.prefetch_points(points)?;
             let (loops, steps) = self.split_k(k, sums.count());
             self.nest(&loops, &mut |leaf| steps.iter().try_for_each(|&at| leaf.run(points, &sums, at)))?;
         }
@@ -179,6 +183,17 @@ impl Leaf<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Asks for what the next contraction reads of the points side where this tile lies: it goes on where the
+    /// outermost points end, as panels follow each other.
+    fn prefetch_points(&mut self, points: &[Cut]) -> Result {
+        let (true, Some(outer)) = (self.shape.streams, self.shape.points.first()) else { return Ok(()) };
+        let next = outer.n as i64 * outer.first;
+        let mut lines: Vec<i64> = offsets(&self.shape.points, points, |a| a.first);
+        lines.sort_unstable();
+        lines.dedup_by_key(|at| *at / LINE);
+        lines.into_iter().try_for_each(|at| self.asm.prefetch(Place { base: A, at: at + next }))
     }
 
     fn start(&mut self, points: &[Cut], sums: &Sums) -> Result {

@@ -3,6 +3,7 @@
 //! Vectors that are the same in every turn are made once, in front of everything. Addresses run along with the loops: each
 //! loop has a pointer for every start and step, and constant parts go into the instruction.
 
+use super::super::shape::LARGE;
 use super::asm::Result;
 use super::codes;
 use super::region::Capture;
@@ -13,8 +14,6 @@ use iced_x86::Code;
 
 /// Bytes of a cache line.
 const LINE: i64 = 64;
-/// Buffers of so many bytes are not expected in a core's own caches.
-const PREFETCHED: u64 = 1 << 20;
 /// How many bytes ahead a line is asked for.
 const AHEAD: i64 = 2048;
 
@@ -149,7 +148,7 @@ impl Select<'_> {
         let (Some(level), Operand::Memory(base, at)) = (self.levels.last(), to) else { return };
         let step = address.terms.iter().find(|t| t.0 == level.index).map_or(0, |t| t.1 * bytes);
         let first_of_line = step >= LINE || level.copy * step % LINE < step && at % LINE < step;
-        if step > 0 && first_of_line && decl.len * bytes as u64 >= PREFETCHED {
+        if step > 0 && first_of_line && decl.len * bytes as u64 >= LARGE {
             let ahead = Operand::Memory(base, at + AHEAD.max(8 * step));
             self.inst(Inst::new(Code::Prefetcht1_m8, [ahead]));
         }
