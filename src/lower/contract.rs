@@ -469,7 +469,7 @@ pub(super) fn grad_weight(
         return sums;
     }
     let blocked = gradient.blocked.expect("a weight gradient reads blocks");
-    let stored = input.planes.get(&conv.stride).copied();
+    let (stored, codes) = (input.planes.get(&conv.stride).copied(), super::pool::source_of(input));
     let mut split = Split::new(conv, gradient.levels);
     let planes = stored.unwrap_or_else(|| {
         let image = Planes::image_elements(input.shape, input.shape.cp(), conv.stride, conv.padding);
@@ -490,7 +490,7 @@ pub(super) fn grad_weight(
         kx.for_(size as u32 / 16, |kx, v| kx.store(out.at(0).plus(item, size).plus(v, 16), zero));
         if stored.is_none() {
             let (own, size) = (kx.update(planes.buffer), group as i64 * planes.image);
-            let zero = kx.splat_const(DType::U8, input.nhwc.zero);
+            let zero = kx.splat_const(DType::U8, codes.zero);
             kx.for_(size as u32 / 16, |kx, v| kx.store(own.at(0).plus(item, size).plus(v, 16), zero));
         }
         kx.for_(images / group, |kx, turn| {
@@ -503,7 +503,7 @@ pub(super) fn grad_weight(
                     let to = kx.update(planes.buffer);
                     kx.for_(group, |kx, i| {
                         let start = own.clone().plus(i, 1).address(to.at(0), planes.image);
-                        planes.copy_image(kx, &input.nhwc, &first.clone().plus(i, 1), &start, input.shape);
+                        planes.copy_image(kx, &codes, &first.clone().plus(i, 1), &start, input.shape);
                     });
                     own
                 }
