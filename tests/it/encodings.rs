@@ -195,7 +195,7 @@ fn codes_are_the_rounded_gradients() {
                 written.push(step.gradient_blocks(&e.encoding, shape));
             }
             if step.has(&format!("{}.codes", e.encoding)) {
-                written.push(step.gradient_image(&e.encoding, shape, e.bits));
+                written.push(step.gradient_image(node, &e.encoding));
             }
             assert!(!written.is_empty(), "{what}: somebody reads it");
             let hi = e.levels.hi as f64;

@@ -2,6 +2,7 @@
 //! integer inputs, so that a deviation belongs to one node and bounds stay tight.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use fqtc::ir::{Attr, Layers, Module, Node, Role, Value};
 use fqtc::quant;
@@ -13,7 +14,10 @@ use crate::support::teacher::{Edit, Step, times};
 
 /// A small residual network; one output channel of the second convolution is dead, one is tiny.
 pub(crate) fn network(bits: i64) -> Module {
-    let mut module = modules::resnet(4, 8, 8, "stochastic");
+    with_bits(modules::resnet(4, 8, 8, "stochastic"), bits)
+}
+
+fn with_bits(mut module: Module, bits: i64) -> Module {
     modules::rectify_all(&mut module, "log_gain");
     module.schemes.get_mut("gradients").unwrap().params.insert("bits".into(), Attr::Int(bits));
     module
@@ -27,13 +31,38 @@ pub(crate) fn quiet(edit: &mut Edit) {
 const DEAD: usize = 2;
 const TINY: usize = 5;
 
-/// 4- and 8-bit gradients, in a first step and later, with and without quiet channels.
-fn samples() -> Vec<(String, Step)> {
+#[test]
+fn depthwise_convolutions_of_any_geometry_are_exact() {
+    let windows =
+        [([5, 3], 1, 0), ([3, 3], 3, 1), ([2, 2], 5, 0), ([3, 3], 1, 4), ([1, 1], 2, 0), ([4, 4], 2, 2)];
+    for (kernel, stride, padding) in windows {
+        let name = format!("depthwise {kernel:?}, stride {stride}, padding {padding}");
+        let step = Step::run(modules::depthwise(2, 7, kernel, stride, padding), 3, 2, |_| ());
+        check_contractions(&name, &step);
+        assert!(check_gradients(&name, &step) >= 2, "{name}");
+        check_weights(&name, &step);
+    }
+}
+
+/// 4- and 8-bit gradients, in a first step and later, with and without quiet channels; odd numbers of channels, pools that
+/// overlap and others, signed codes, learned clips.
+fn samples() -> &'static [(String, Step)] {
+    static SAMPLES: OnceLock<Vec<(String, Step)>> = OnceLock::new();
+    SAMPLES.get_or_init(run_samples)
+}
+
+fn run_samples() -> Vec<(String, Step)> {
     let mut all = vec![];
     for (bits, steps) in [(4, 1), (8, 1), (8, 3)] {
         all.push((format!("{bits} bits, step {steps}"), Step::run(network(bits), 3, steps, quiet)));
     }
     all.push(("4 bits, all alive".into(), Step::run(network(4), 3, 2, |_| ())));
+    for bits in [4, 8] {
+        let of = |module| Step::run(with_bits(module, bits), 3, 2, |_| ());
+        let name = |what| format!("{what}, {bits} bits, alive");
+        all.push((name("inverted residuals"), of(modules::mobile(4, 9, "stochastic"))));
+        all.push((name("overlapping pools"), of(modules::pools(4, 10, "stochastic"))));
+    }
     for activations in ["pact", "running_max"] {
         for (name, mut module) in
             [("pools", modules::lenet(4, 16, "stochastic")), ("signed", modules::signed(4, 8, "stochastic"))]
@@ -115,7 +144,9 @@ impl Step {
                 let conv = self.producer(node.operands[0]);
                 centred(&self.dense(&format!("{}.t", conv.path), &self.shape(value)))
             }
-            "conv2d" | "linear" => self.dense(&format!("{}.t", node.path), &self.shape(value)).map(f64::abs),
+            "conv2d" | "depthwise_conv2d" | "linear" => {
+                self.dense(&format!("{}.t", node.path), &self.shape(value)).map(f64::abs)
+            }
             "avg_pool" | "global_avg_pool" => {
                 self.dense(&format!("{}.sum", node.path), &self.shape(value)).map(f64::abs)
             }
@@ -138,7 +169,7 @@ impl Step {
         let node = self.producer(value);
         let t = format!("{}.t", node.path);
         match node.op.as_str() {
-            "conv2d" | "linear" if self.has(&t) => {
+            "conv2d" | "depthwise_conv2d" | "linear" if self.has(&t) => {
                 let unit = self.dyadics(&format!("{}.unit", node.path));
                 let product = times(&self.dense(&t, &self.shape(value)), &unit);
                 let Some(&bias) = node.operands.get(2) else { return product };
@@ -185,6 +216,9 @@ impl Step {
     pub(crate) fn gradient_unit(&self, value: Value) -> f64 {
         let node = self.producer(value);
         match node.op.as_str() {
+            "max_pool_grad" | "avg_pool_grad" if self.overlap_shift(node).is_some() => {
+                self.dyadics(&format!("{}.overlap_unit", node.path))[0]
+            }
             "relu_grad" | "quantize_grad" | "reshape" | "max_pool_grad" => {
                 self.gradient_unit(node.operands[0])
             }
@@ -195,12 +229,18 @@ impl Step {
         }
     }
 
+    /// By how much sums over windows that overlap are shifted down.
+    fn overlap_shift(&self, node: &Node) -> Option<i64> {
+        let name = format!("{}.overlap_shift", node.path);
+        self.has(&name).then(|| self.int(&name))
+    }
+
     /// What a gradient's integers should be, and how far they may be off; masks by the oracle.
     pub(crate) fn expected_gradient(&self, value: Value) -> (Tensor, f64) {
         let node = self.producer(value);
         let stored = |v: Value| self.gradient(v).expect("operands of sums and pools are stored");
         match node.op.as_str() {
-            "conv2d_grad_input" | "linear_grad_input" => {
+            "conv2d_grad_input" | "depthwise_conv2d_grad_input" | "linear_grad_input" => {
                 let q = self.gradient_codes(node.operands[0]);
                 let w = self.weight_integers(&node.path);
                 let half = self.int(&format!("{}.grad_shift_now", node.path));
@@ -215,17 +255,18 @@ impl Step {
                 let k = self.int(&format!("value{}.sum_shift", value.0)) as f64;
                 (sum, 0.5 + 32767.0 / k.exp2() + 1e-3)
             }
-            "global_avg_pool_grad" | "avg_pool_grad" => {
-                let pixels: u64 = match node.op.as_str() {
+            "global_avg_pool_grad" | "avg_pool_grad" | "max_pool_grad" => {
+                let rest = node.operands[1..].iter().map(|&v| self.forward(v));
+                let operands: Vec<Tensor> = [stored(node.operands[0])].into_iter().chain(rest).collect();
+                let sum = self.oracle(node, &operands.iter().collect::<Vec<_>>())[0].clone();
+                let pixels = match node.op.as_str() {
+                    "max_pool_grad" => 1,
                     "avg_pool_grad" => (int(&node.attrs, "size") * int(&node.attrs, "size")) as u64,
                     _ => self.shape(value)[1..3].iter().product(),
                 };
-                let spread = self.oracle(node, &[&stored(node.operands[0])])[0].clone();
-                (times(&spread, &[pixels as f64]), 1e-6)
-            }
-            "max_pool_grad" => {
-                let x = self.forward(node.operands[1]);
-                (self.oracle(node, &[&stored(node.operands[0]), &x])[0].clone(), 0.0)
+                let shift = self.overlap_shift(node).unwrap_or(0);
+                let by = pixels as f64 * (-shift as f64).exp2();
+                (times(&sum, &[by]), if shift == 0 { 1e-6 } else { 0.5 + 1e-6 })
             }
             "reshape" => {
                 let (dy, off) = self.expected_gradient(node.operands[0]);
@@ -248,7 +289,7 @@ impl Step {
         if self.has(&format!("{encoding}.blocks")) {
             return self.gradient_blocks(&encoding, &shape);
         }
-        self.gradient_image(&encoding, &shape, self.bits(node))
+        self.gradient_image(node, &encoding)
     }
 
     /// The name of the encoding that a quantizer of a gradient made: those of one gradient in one layer are numbered.
@@ -320,33 +361,38 @@ pub(crate) fn close(what: &str, got: f64, expected: f64, off: f64) {
 #[test]
 fn weights_are_rounded_and_contractions_exact() {
     for (name, step) in samples() {
-        for node in step.nodes("conv2d") {
-            let what = format!("{name}, {}", node.path);
-            let weights = step.producer(node.operands[1]);
-            let shape = step.shape(node.operands[1]);
-            let codes = step.weight_codes(&node.path, &shape);
-            let masters = step.weight_before(&format!("{}.weight", node.path), &shape);
-            let meant = step.oracle(weights, &[&times(&masters, &[(-28f64).exp2()])])[0].clone();
-            let scale = step.dyadics(&format!("{}.weight_scale", node.path));
-            let per = codes.data.len() / shape[0] as usize;
-            for (i, (&code, &meant)) in codes.data.iter().zip(&meant.data).enumerate() {
-                // On a tie of rounding, either neighbour is right.
-                let exact = masters.data[i] * (-28f64).exp2() / scale[i / per];
-                close(&what, code, exact, 0.5 + 1e-4);
-                close(&what, code * scale[i / per], meant, scale[i / per] * 1.001);
-            }
-            let acc = step.oracle(node, &[&step.codes(node.operands[0]), &codes])[0].clone();
-            assert!(step.has(&format!("{}.t", node.path)), "{what}: stored");
-            let by = (step.int(&format!("{}.acc_shift", node.path)) as f64).exp2();
-            let t = step.dense(&format!("{}.t", node.path), &acc.shape);
-            let floor = acc.map(|v| (v / by).floor().clamp(-32767.0, 32767.0));
-            assert!(t.data == floor.data, "{what}: t is the accumulator shifted");
-            assert!(t.largest() > 100.0, "{what}: the shift leaves bits");
-            let unit = step.dyadics(&format!("{}.unit", node.path));
-            for (c, unit) in unit[..shape[0] as usize].iter().enumerate() {
-                let meant = scale[c] * step.step_of(node.operands[0]) * by;
-                close(&what, *unit, meant, meant * 1e-8);
-            }
+        check_contractions(name, step);
+    }
+}
+
+/// Codes of weights, and accumulators shifted down to 16 bits.
+fn check_contractions(name: &str, step: &Step) {
+    for node in step.nodes("conv2d").chain(step.nodes("depthwise_conv2d")) {
+        let what = format!("{name}, {}", node.path);
+        let weights = step.producer(node.operands[1]);
+        let shape = step.shape(node.operands[1]);
+        let codes = step.weight_codes(&node.path, &shape);
+        let masters = step.weight_before(&format!("{}.weight", node.path), &shape);
+        let meant = step.oracle(weights, &[&times(&masters, &[(-28f64).exp2()])])[0].clone();
+        let scale = step.dyadics(&format!("{}.weight_scale", node.path));
+        let per = codes.data.len() / shape[0] as usize;
+        for (i, (&code, &meant)) in codes.data.iter().zip(&meant.data).enumerate() {
+            // On a tie of rounding, either neighbour is right.
+            let exact = masters.data[i] * (-28f64).exp2() / scale[i / per];
+            close(&what, code, exact, 0.5 + 1e-4);
+            close(&what, code * scale[i / per], meant, scale[i / per] * 1.001);
+        }
+        let acc = step.oracle(node, &[&step.codes(node.operands[0]), &codes])[0].clone();
+        assert!(step.has(&format!("{}.t", node.path)), "{what}: stored");
+        let by = (step.int(&format!("{}.acc_shift", node.path)) as f64).exp2();
+        let t = step.dense(&format!("{}.t", node.path), &acc.shape);
+        let floor = acc.map(|v| (v / by).floor().clamp(-32767.0, 32767.0));
+        assert!(t.data == floor.data, "{what}: t is the accumulator shifted");
+        assert!(t.largest() > 100.0, "{what}: the shift leaves bits");
+        let unit = step.dyadics(&format!("{}.unit", node.path));
+        for (c, unit) in unit[..shape[0] as usize].iter().enumerate() {
+            let meant = scale[c] * step.step_of(node.operands[0]) * by;
+            close(&what, *unit, meant, meant * 1e-8);
         }
     }
 }
@@ -386,28 +432,34 @@ fn activation_codes_are_the_rounded_values() {
 #[test]
 fn stored_gradients_are_masked_sums_and_contractions() {
     for (name, step) in samples() {
-        let values = step.module.nodes.iter().filter_map(|node| node.results.first().copied());
-        let mut seen = 0;
-        for value in values {
-            let Some(got) = step.gradient(value) else { continue };
-            let what = format!("{name}, gradient %{} ({})", value.0, step.producer(value).path);
-            let ((expected, off), open) = (step.expected_gradient(value), step.unmasked(value));
-            let edges = step.at_edge(value);
-            for (i, &got) in got.data.iter().enumerate() {
-                let near = |v: f64| (got - v).abs() <= off;
-                assert!(
-                    near(expected.data[i]) || edges[i] && (got == 0.0 || near(open.data[i])),
-                    "{what}: element {i} is {got}, not {} (before masks {}, within {off})",
-                    expected.data[i],
-                    open.data[i],
-                );
-            }
-            let unsure = edges.iter().filter(|&&edge| edge).count();
-            assert!(unsure * 20 <= edges.len(), "{what}: {unsure} of {} masks are unsure", edges.len());
-            seen += 1;
-        }
+        let seen = check_gradients(name, step);
         assert!(seen >= 4, "{name}: {seen} gradients are stored");
     }
+}
+
+/// Stored gradients against their masks, sums and contractions; how many there are.
+fn check_gradients(name: &str, step: &Step) -> usize {
+    let values = step.module.nodes.iter().filter_map(|node| node.results.first().copied());
+    let mut seen = 0;
+    for value in values {
+        let Some(got) = step.gradient(value) else { continue };
+        let what = format!("{name}, gradient %{} ({})", value.0, step.producer(value).path);
+        let ((expected, off), open) = (step.expected_gradient(value), step.unmasked(value));
+        let edges = step.at_edge(value);
+        for (i, &got) in got.data.iter().enumerate() {
+            let near = |v: f64| (got - v).abs() <= off;
+            assert!(
+                near(expected.data[i]) || edges[i] && (got == 0.0 || near(open.data[i])),
+                "{what}: element {i} is {got}, not {} (before masks {}, within {off})",
+                expected.data[i],
+                open.data[i],
+            );
+        }
+        let unsure = edges.iter().filter(|&&edge| edge).count();
+        assert!(unsure * 20 <= edges.len(), "{what}: {unsure} of {} masks are unsure", edges.len());
+        seen += 1;
+    }
+    seen
 }
 
 /// The gradient of a learned clip is the sum of what it cuts off, with the sign of its side, and the slope of its penalty.
@@ -486,25 +538,28 @@ fn gradients_of_norms_are_sums() {
 #[test]
 fn weight_gradients_are_exact_sums_and_updates_within_a_step() {
     for (name, step) in samples() {
-        for op in ["conv2d_grad_weight", "linear_grad_weight"] {
-            for node in step.nodes(op) {
-                let (what, path) = (format!("{name}, {}", node.path), &node.path);
-                let q = step.gradient_codes(node.operands[1]);
-                let sums = step.oracle(node, &[&step.codes(node.operands[0]), &q])[0].clone();
-                let shape = step.weight_shape(path);
-                let got = step.weight(&format!("{path}.weight_grad"), &shape);
-                assert!(got.data == sums.data, "{what}: sums of products of codes");
-                assert!(sums.largest() > 0.0, "{what}: all zero");
-                let unit = step.dyadics(&format!("{path}.weight_grad_unit"));
-                let per = sums.data.len() / shape[0] as usize;
-                let gradient: Vec<f64> =
-                    sums.data.iter().enumerate().map(|(i, v)| v * unit[i / per]).collect();
-                let weight = format!("{path}.weight");
-                let read =
-                    |name: &str| (step.weight_before(name, &shape).data, step.weight(name, &shape).data);
-                let momentum = read(&format!("{weight}.momentum"));
-                check_update(&step, &what, &gradient, 1e-4, read(&weight), momentum);
-            }
+        check_weights(name, step);
+    }
+}
+
+/// Sums of products of codes, and what the optimizer makes of them.
+fn check_weights(name: &str, step: &Step) {
+    for op in ["conv2d_grad_weight", "depthwise_conv2d_grad_weight", "linear_grad_weight"] {
+        for node in step.nodes(op) {
+            let (what, path) = (format!("{name}, {}", node.path), &node.path);
+            let q = step.gradient_codes(node.operands[1]);
+            let sums = step.oracle(node, &[&step.codes(node.operands[0]), &q])[0].clone();
+            let shape = step.weight_shape(path);
+            let got = step.weight(&format!("{path}.weight_grad"), &shape);
+            assert!(got.data == sums.data, "{what}: sums of products of codes");
+            assert!(sums.largest() > 0.0, "{what}: all zero");
+            let unit = step.dyadics(&format!("{path}.weight_grad_unit"));
+            let per = sums.data.len() / shape[0] as usize;
+            let gradient: Vec<f64> = sums.data.iter().enumerate().map(|(i, v)| v * unit[i / per]).collect();
+            let weight = format!("{path}.weight");
+            let read = |name: &str| (step.weight_before(name, &shape).data, step.weight(name, &shape).data);
+            let momentum = read(&format!("{weight}.momentum"));
+            check_update(step, &what, &gradient, 1e-4, read(&weight), momentum);
         }
     }
 }
@@ -523,7 +578,7 @@ fn updates_of_vectors_are_within_a_step() {
             };
             let momentum = read(&format!("{}.momentum", param.name));
             let what = format!("{name}, {}", param.name);
-            check_update(&step, &what, &gradient[..n], 0.0, read(&param.name), momentum);
+            check_update(step, &what, &gradient[..n], 0.0, read(&param.name), momentum);
             seen += 1;
         }
     }

@@ -14,7 +14,7 @@ use fqtc::oracle::{self, Rounding};
 use fqtc::passes;
 use fqtc::quant;
 use fqtc::tensor::Tensor;
-use fqtc::types::{flag, word};
+use fqtc::types::{flag, int, word};
 
 use super::models::Random;
 
@@ -58,7 +58,7 @@ impl Step {
         for (i, buffer) in program.buffers.iter().enumerate() {
             let id = BufferId(i as u32);
             if let Some(initial) = lowered.initial.get(&buffer.name) {
-                memory.write(&program, id, initial);
+                memory.write(&program, id, &initial.values(buffer.len() as usize));
             }
             if buffer.kind == Kind::Input {
                 let count = (buffer.range.hi - buffer.range.lo + 1) as usize;
@@ -265,7 +265,8 @@ impl Step {
 
     /// The contraction of a layer.
     pub(crate) fn contraction(&self, path: &str) -> &Node {
-        let mut found = self.module.nodes.iter().filter(|n| matches!(n.op.as_str(), "conv2d" | "linear"));
+        let ops = ["conv2d", "depthwise_conv2d", "linear"];
+        let mut found = self.module.nodes.iter().filter(|n| ops.contains(&n.op.as_str()));
         found.find(|n| n.path == path).unwrap()
     }
 
@@ -307,8 +308,8 @@ impl Step {
     pub(crate) fn weight_codes(&self, path: &str, shape: &[u64]) -> Tensor {
         let ints = self.ints(&format!("{path}.weight_codes"));
         let (co, ci) = (shape[0] as usize, *shape.last().unwrap() as usize);
-        let (cop, rows) = (co.next_multiple_of(16), ci.next_multiple_of(16));
-        let taps = ints.len() / (cop * rows);
+        let (cop, taps) = (co.next_multiple_of(16), shape.iter().product::<u64>() as usize / (co * ci));
+        let rows = ints.len() / (cop * taps);
         let kept: Vec<i64> = (0..ci)
             .flat_map(|i| (0..taps).map(move |tap| (tap * rows + i) * cop))
             .flat_map(|at| ints[at..at + cop].to_vec())
@@ -352,27 +353,39 @@ impl Step {
     }
 }
 
-/// Where gradient codes with a border are found: what is around them are zero codes.
+/// Gradient codes with a border: what is around them are zero codes.
 impl Step {
-    /// Gradient codes of an encoding, as a layer's data gradient reads them.
-    pub(crate) fn gradient_image(&self, encoding: &str, shape: &[u64], bits: u32) -> Tensor {
+    /// Codes that a quantizer of a gradient made, as its layer's data gradient reads them.
+    pub(crate) fn gradient_image(&self, node: &Node, encoding: &str) -> Tensor {
         let ints = self.ints(&format!("{encoding}.codes"));
-        let zero = 1 << (bits - 1);
-        let [n, h, w, c] = image_shape(shape);
-        let cp = c.next_multiple_of(16);
-        let fits = |low: usize, high: usize| {
-            let (rows, columns) = (h + low + high, w + low + high);
-            let inside = |y: usize, x: usize| (low..low + h).contains(&y) && (low..low + w).contains(&x);
-            let pixel = |y: usize, x: usize| &ints[(y * columns + x) * cp..][..cp];
-            let blank = |y: usize, x: usize| inside(y, x) || pixel(y, x).iter().all(|&v| v == zero);
-            n * rows * columns * cp + 16 == ints.len() && (0..rows).all(|y| (0..columns).all(|x| blank(y, x)))
-        };
-        let borders = (0..8).flat_map(|low| (0..8).map(move |high| (low, high)));
-        let (low, high) = { borders }.find(|&(low, high)| fits(low, high)).expect("a border of zeros");
-        let (rows, columns) = (h + low + high, w + low + high);
-        let at = |i: usize, y: usize, x: usize| ((i * rows + y + low) * columns + x + low) * cp;
-        let data = positions([n, h, w, c]).flat_map(|[i, y, x]| ints[at(i, y, x)..][..c].to_vec());
+        let zero = 1 << (self.bits(node) - 1);
+        let shape = self.shape(node.results[0]);
+        let [n, h, w, c] = image_shape(&shape);
+        let [(top, bottom), (left, right)] = self.gradient_border(self.contraction(&node.path));
+        let (rows, columns, cp) = (h + top + bottom, w + left + right, c.next_multiple_of(16));
+        assert_eq!(ints.len(), n * rows * columns * cp + 16, "{encoding}");
+        let pixel = |[i, y, x]: [usize; 3]| &ints[((i * rows + y) * columns + x) * cp..][..cp];
+        let inside = |[_, y, x]: [usize; 3]| (top..top + h).contains(&y) && (left..left + w).contains(&x);
+        let mut border = positions([n, rows, columns, c]).filter(|&at| !inside(at));
+        assert!(border.all(|at| pixel(at).iter().all(|&v| v == zero)), "{encoding}: a border of zeros");
+        let data = positions([n, h, w, c]).flat_map(|[i, y, x]| &pixel([i, y + top, x + left])[..c]);
         Tensor::new(shape, data.map(|v| (v - zero) as f64).collect())
+    }
+
+    /// How far the data gradient of a layer reads beyond the gradient of its output, before and after: rows and columns.
+    fn gradient_border(&self, layer: &Node) -> [(usize, usize); 2] {
+        if layer.op == "linear" {
+            return [(0, 0); 2];
+        }
+        let (stride, padding) = (int(&layer.attrs, "stride"), int(&layer.attrs, "padding"));
+        let [weight, input, output] =
+            [layer.operands[1], layer.operands[0], layer.results[0]].map(|value| self.shape(value));
+        // Pixel i meets outputs (i + padding − tap)/stride.
+        [1, 2].map(|axis| {
+            let first = -((weight[axis] as i64 - 1 - padding) / stride);
+            let last = (input[axis] as i64 - 1 + padding) / stride;
+            (first.min(0).unsigned_abs() as usize, (last - output[axis] as i64 + 1).max(0) as usize)
+        })
     }
 }
 
