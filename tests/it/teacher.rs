@@ -681,7 +681,7 @@ fn gradients_of_logits_are_those_of_the_softmax() {
         let got = times(&codes, &step.dyadics("logits.gradient_unit"));
         for (one, expected) in got.data.iter().zip(&meant.data) {
             // Half a step of 16 bits, and the interpolated exponential.
-            close(&name, *one, *expected, meant.largest() * 1e-4);
+            close(name, *one, *expected, meant.largest() * 1e-4);
         }
         for row in codes.data.chunks_exact(10) {
             assert!(row.iter().sum::<f64>().abs() <= 5.0, "{name}: a sample's gradients sum to zero");

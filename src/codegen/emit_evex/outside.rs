@@ -17,6 +17,9 @@ const LINE: i64 = 64;
 /// How many bytes ahead a line is asked for.
 const AHEAD: i64 = 2048;
 
+/// Elements that a pointer moves with each of several loops.
+type Strides<L> = Vec<(L, i64)>;
+
 impl Select<'_> {
     pub(super) fn capture(&mut self, capture: Capture) -> i64 {
         if let Some((at, _)) = self.captures.iter().find(|(_, c)| *c == capture) {
@@ -96,7 +99,7 @@ impl Select<'_> {
     }
 
     /// Terms of the loops around the region, and those of its own, in the order of the loops.
-    pub(super) fn split(&self, terms: &[(Index, i64)]) -> (Vec<(Index, i64)>, Vec<(usize, i64)>) {
+    pub(super) fn split(&self, terms: &[(Index, i64)]) -> (Strides<Index>, Strides<usize>) {
         let (mut outer, mut inner) = (vec![], vec![]);
         for &(index, stride) in terms {
             match self.levels.iter().position(|l| l.index == index) {

@@ -36,7 +36,7 @@ const CYCLE: usize = 60;
 fn cuts(axes: &[Axis], most: usize, divides: bool) -> Vec<Vec<Cut>> {
     let sizes = |a: &Axis| {
         let n = a.n;
-        (1..=n.min(most)).filter(move |s| !divides || n % s == 0).collect::<Vec<_>>()
+        (1..=n.min(most)).filter(move |s| !divides || n.is_multiple_of(*s)).collect::<Vec<_>>()
     };
     let mut out = vec![vec![]];
     for (i, a) in axes.iter().enumerate() {
