@@ -7,7 +7,7 @@ use fqtc::kernel::interp::{self, Memory};
 use fqtc::kernel::*;
 use fqtc::targets::{self, Target};
 
-use crate::support::random_kernels;
+use crate::support::{random_kernels, runs};
 
 const I8: Range = Range::new(-128, 127);
 const U8: Range = Range::new(0, 255);
@@ -544,6 +544,46 @@ fn dot_products_fold_into_one_instruction() {
             assert!(!asm.contains(part), "{target}: {part}\n{asm}");
         }
     }
+}
+
+/// The text of the leaf functions of a program whose names begin so.
+fn leaves(program: &Program, target: &str, prefix: &str) -> Vec<String> {
+    let functions = listing(program, targets::by_name(target).unwrap()).unwrap();
+    let leaves = functions.into_iter().filter(|f| f.name.starts_with(prefix));
+    leaves.map(|f| f.listing.unwrap().asm).collect()
+}
+
+/// Narrow code is right as well, so that only this notices it.
+#[test]
+fn contractions_use_the_widest_vectors() {
+    let small = Range::new(-1000, 1000);
+    for (target, register) in [("x86_64_avx_vnni_ymm", "ymm"), ("x86_64_avx512_vnni_zmm", "zmm")] {
+        for (dot, instruction, a, b) in [
+            (Dot::U8I8, "vpdpbusd", U8, I8),
+            (Dot::I8U8, "vpdpbusd", I8, Range::new(0, 15)),
+            (Dot::I16I16, "vpdpwssd", small, small),
+        ] {
+            let program = program_of(contraction("forward", &forward(32, 8, dot, a, b), "vector"));
+            let asm = &leaves(&program, target, "contract_")[0];
+            let dots: Vec<&str> = asm.lines().filter(|line| line.contains(instruction)).collect();
+            assert!(dots.len() >= 8, "{target}, {dot:?}: {} dot products\n{asm}", dots.len());
+            assert!(dots.iter().all(|line| line.contains(register)), "{target}, {dot:?}\n{asm}");
+        }
+    }
+}
+
+#[test]
+fn loops_over_lanes_use_the_widest_vectors() {
+    let program = &runs::compiled("resnet8.fqt", "").programs[0];
+    let quantizers = program.kernels.iter().filter(|kernel| kernel.name == "quantize");
+    let mut seen = 0;
+    for kernel in quantizers {
+        let program = program_of(kernel.clone());
+        let wide = leaves(&program, "x86_64_avx512_vnni_zmm", "lanes_");
+        assert!(!wide.is_empty() && wide.iter().all(|asm| asm.contains("zmm")), "no leaf\n{program}");
+        seen += 1;
+    }
+    assert!(seen >= 7, "{seen} quantizers of activations");
 }
 
 #[test]
