@@ -13,6 +13,7 @@
 pub mod audit;
 pub mod emit_clif;
 mod emit_evex;
+mod fold;
 pub mod jit;
 pub mod peak;
 mod shape;

@@ -133,3 +133,28 @@ fn form(c: &Contract, kernel: &Kernel, target: &Target) -> Form {
         _ => Form::Widened(signs),
     }
 }
+
+/// Axes of k of which the inner ones are unrolled, as far as at most `most` steps come of it: the axes that remain as
+/// loops, and the strides (in a, in b) of the unrolled steps.
+pub(in crate::codegen) fn unrolled(mut loops: Vec<Axis>, most: usize) -> (Vec<Axis>, Vec<(i64, i64)>) {
+    let mut steps = vec![(0, 0)];
+    while let Some(axis) = loops.last_mut() {
+        let room = most / steps.len();
+        let take = (1..=room.min(axis.n)).rev().find(|t| axis.n % t == 0).unwrap_or(1);
+        if take == 1 {
+            break;
+        }
+        let turns = (0..take as i64).flat_map(|i| {
+            let (a, b) = (axis.first * i, axis.second * i);
+            steps.iter().map(move |&(x, y)| (x + a, y + b)).collect::<Vec<_>>()
+        });
+        steps = turns.collect();
+        if take < axis.n {
+            let t = take as i64;
+            *axis = Axis { n: axis.n / take, first: axis.first * t, second: axis.second * t, init: 0 };
+            break;
+        }
+        loops.pop();
+    }
+    (loops, steps)
+}

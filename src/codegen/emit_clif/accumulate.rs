@@ -3,20 +3,13 @@
 //! Memory that a loop only folds into, always at the same place, is held in variables from before the loop until
 //! after it. Sums of lanes choose the cheapest exact form by the ranges: i32, two i32 parts, or i64.
 
+use super::super::fold::{Fold, folding};
 use super::body::{Body, Parts, flags};
 use super::plan::{may_alias, touched, walk};
 use crate::kernel::{Address, DType, Index, LANES, Param, Stmt, Type, Value};
 use cranelift_codegen::ir::{self, InstBuilder, types};
 use cranelift_frontend::Variable;
 use std::collections::BTreeMap;
-
-/// How memory is folded into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fold {
-    Sum,
-    Max,
-    Min,
-}
 
 /// What the variables of an accumulator hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,15 +42,6 @@ struct Folding<'a> {
     times: i128,
     /// Whether it lies in a further loop.
     nested: bool,
-}
-
-fn folding(stmt: &Stmt) -> Option<(&Address, Fold, Value)> {
-    match stmt {
-        Stmt::Acc64(address, value) => Some((address, Fold::Sum, *value)),
-        Stmt::MaxInto(address, value) => Some((address, Fold::Max, *value)),
-        Stmt::MinInto(address, value) => Some((address, Fold::Min, *value)),
-        _ => None,
-    }
 }
 
 fn foldings<'a>(

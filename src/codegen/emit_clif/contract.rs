@@ -4,7 +4,7 @@
 //! it with every point's group, which is broadcast from memory. What does not divide by a tile is done by a smaller
 //! one.
 
-use super::super::shape::{Axis, Form, Shape, Signs, Start};
+use super::super::shape::{Axis, Form, Shape, Signs, Start, unrolled};
 use super::body::flags;
 use super::dot::dot;
 use super::lanes::{cast, constant};
@@ -154,28 +154,7 @@ impl Leaf<'_, '_> {
 
     /// The loops of k, and the strides (in a, in b) of the steps that are unrolled inside.
     fn split_k(&self, points: usize) -> (Vec<Axis>, Vec<(i64, i64)>) {
-        let most = (UNROLLED / (points * self.tile.units)).max(4);
-        let mut loops = self.shape.k.clone();
-        let mut steps = vec![(0, 0)];
-        while let Some(axis) = loops.last_mut() {
-            let room = most / steps.len();
-            let take = (1..=room.min(axis.n)).rev().find(|t| axis.n % t == 0).unwrap_or(1);
-            if take == 1 {
-                break;
-            }
-            let turns = (0..take as i64).flat_map(|i| {
-                let (a, b) = (axis.first * i, axis.second * i);
-                steps.iter().map(move |&(x, y)| (x + a, y + b)).collect::<Vec<_>>()
-            });
-            steps = turns.collect();
-            if take < axis.n {
-                let t = take as i64;
-                *axis = Axis { n: axis.n / take, first: axis.first * t, second: axis.second * t, init: 0 };
-                break;
-            }
-            loops.pop();
-        }
-        (loops, steps)
+        unrolled(self.shape.k.clone(), (UNROLLED / (points * self.tile.units)).max(4))
     }
 
     fn reduce(

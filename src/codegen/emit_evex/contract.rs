@@ -3,7 +3,7 @@
 //! A block of 16 lanes is one vector of 512 bits or two of 256. The vectors side is cut outermost, so that its part
 //! stays in cache while all points pass; inside, a tile runs through all of k with its sums in registers.
 
-use super::super::shape::{Axis, Form, Shape, Signs, Start};
+use super::super::shape::{Axis, Form, Shape, Signs, Start, unrolled};
 use super::asm::{Asm, Place, Result, Vector};
 use super::tile::{Cut, Tile, choose, offsets, size};
 use crate::targets::Wide;
@@ -229,25 +229,7 @@ impl Leaf<'_> {
             most = (most / run.n).max(1);
         }
         axes.retain(|a| a.n > 1);
-        let mut steps = vec![(0, 0)];
-        while let Some(axis) = axes.last_mut() {
-            let room = most / steps.len();
-            let take = (1..=room.min(axis.n)).rev().find(|t| axis.n % t == 0).unwrap_or(1);
-            if take == 1 {
-                break;
-            }
-            let turns = (0..take as i64).flat_map(|i| {
-                let (a, b) = (axis.first * i, axis.second * i);
-                steps.iter().map(move |&(x, y)| (x + a, y + b)).collect::<Vec<_>>()
-            });
-            steps = turns.collect();
-            if take < axis.n {
-                let t = take as i64;
-                *axis = Axis { n: axis.n / take, first: axis.first * t, second: axis.second * t, init: 0 };
-                break;
-            }
-            axes.pop();
-        }
+        let (axes, steps) = unrolled(axes, most);
         (axes.iter().map(|k| (k.n, moves(0, k.first, k.second, 0))).collect(), steps)
     }
 

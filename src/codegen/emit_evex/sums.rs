@@ -3,6 +3,7 @@
 //! The same rule as in the code for 128 bits: memory that a loop only folds into, always at the same place, waits in
 //! registers, and sums of lanes take the cheapest form that the ranges prove exact.
 
+use super::super::fold::{Fold, folding};
 use super::asm::Result;
 use super::codes;
 use super::select::{Select, z};
@@ -10,14 +11,6 @@ use super::vcode::{Inst, Operand, Reg, Width};
 use crate::kernel::{Address, Binary, DType, Expr, Index, LANES, Param, Shift, Stmt, Type, Value};
 use iced_x86::Code;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// How memory is folded into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fold {
-    Sum,
-    Max,
-    Min,
-}
 
 /// What the registers of a sum hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,15 +41,6 @@ struct Folding<'s> {
     times: i128,
     innermost: i128,
     nested: bool,
-}
-
-fn folding(stmt: &Stmt) -> Option<(&Address, Fold, Value)> {
-    match stmt {
-        Stmt::Acc64(address, value) => Some((address, Fold::Sum, *value)),
-        Stmt::MaxInto(address, value) => Some((address, Fold::Max, *value)),
-        Stmt::MinInto(address, value) => Some((address, Fold::Min, *value)),
-        _ => None,
-    }
 }
 
 fn foldings<'s>(body: &'s [Stmt], times: i128, innermost: i128, nested: bool, out: &mut Vec<Folding<'s>>) {
