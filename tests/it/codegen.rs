@@ -114,7 +114,9 @@ fn check(kernel: Kernel, seeds: std::ops::Range<u64>) {
     for target in targets::ALL {
         for function in listing(&program, target).unwrap() {
             let texts = function.listing.unwrap();
-            assert!(texts.clif.contains("function") && !texts.asm.is_empty(), "{}", target.name);
+            // Leaves in wide vectors are not made by Cranelift.
+            let foreign = target.wide.is_some() && !function.name.starts_with("kernel_");
+            assert!(foreign == texts.clif.is_empty() && !texts.asm.is_empty(), "{}", target.name);
         }
     }
 }
