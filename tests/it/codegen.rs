@@ -599,3 +599,34 @@ fn running_checks_its_arguments() {
     assert!(step.run_kernel(0, &mut arena, &[0, 2], 0..3).is_err());
     assert!(step.run_kernel(1, &mut arena, &[0, 2], 0..2).is_err());
 }
+
+/// Among random programs are contractions of every form and start, on targets of every width.
+#[test]
+fn random_programs_contract_in_every_form() {
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 0..400 {
+        let program = random_kernels::case(seed).program;
+        let mut collect = |stmt: &Stmt| {
+            if let Stmt::Contract(c) = stmt {
+                let start = match c.init {
+                    Init::Zero => "zero",
+                    Init::Accumulate => "accumulate",
+                    Init::PerVector(..) => "vector",
+                    Init::PerPoint(..) => "point",
+                };
+                seen.insert((format!("{:?}", c.dot), start));
+            }
+        };
+        program.kernels.iter().for_each(|kernel| contractions(&kernel.body, &mut collect));
+    }
+    assert_eq!(seen.len(), 3 * 4, "{seen:?}");
+}
+
+fn contractions(body: &[Stmt], collect: &mut impl FnMut(&Stmt)) {
+    for stmt in body {
+        match stmt {
+            Stmt::For { body, .. } => contractions(body, collect),
+            _ => collect(stmt),
+        }
+    }
+}
