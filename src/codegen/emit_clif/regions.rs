@@ -42,8 +42,8 @@ impl<'e> Body<'e, '_, '_> {
             let params = &self.kernel.params;
             let alias = |a: Param, b: Param| may_alias(params, a, b);
             let around = Around { kernel: self.kernel, ranges: self.ranges, definitions, may_alias: &alias };
-            match emit_evex::region(stmt, around) {
-                Ok(region) if region.captures.iter().all(|(_, c)| self.can_pass(c)) => {
+            match emit_evex::region(stmt, around)? {
+                Some(region) if region.captures.iter().all(|(_, c)| self.can_pass(c)) => {
                     let function = self.emitter.region(region.bytes)?;
                     self.regions.insert(*index, Region { function, captures: region.captures });
                 }

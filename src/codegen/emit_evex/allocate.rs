@@ -104,7 +104,7 @@ impl Liveness {
     }
 }
 
-/// A home for every virtual register, and how many places of the frame are needed.
+/// A home for every virtual register, and how many places of the frame are needed. An error says that masks do not fit.
 pub(super) fn allocate(code: &Vcode) -> Result<(Vec<Home>, usize), String> {
     let mut live =
         Liveness { intervals: vec![None; code.classes.len()], loops: vec![], carried: vec![], at: 0 };

@@ -4,7 +4,7 @@
 //! innermost loop have registers while there are any; all others, and vectors that wait, lie in a frame that is
 //! aligned to 64 bytes.
 
-use super::allocate::{Home, SCRATCH, allocate};
+use super::allocate::{Home, SCRATCH};
 use super::asm::{Result, failed};
 use super::vcode::{Base, Inst, Node, Operand, Pointer, Reg, ScalarOp, Vcode, Width};
 use iced_x86::code_asm::{
@@ -49,9 +49,8 @@ struct Encoder<'a> {
     constants: Vec<(CodeLabel, &'a [u8])>,
 }
 
-/// The bytes of a leaf `(context)`. An error says why the code is refused.
-pub(super) fn encode(vcode: &Vcode) -> Result<Vec<u8>> {
-    let (homes, vectors) = allocate(vcode)?;
+/// The bytes of a leaf `(context)`, its values at their homes with so many places in the frame. An error is internal.
+pub(super) fn encode(vcode: &Vcode, (homes, vectors): (Vec<Home>, usize)) -> Result<Vec<u8>> {
     let mut encoder = Encoder {
         code: CodeAssembler::new(64).map_err(failed)?,
         vcode,

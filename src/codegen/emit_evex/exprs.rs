@@ -15,7 +15,7 @@ impl Select<'_> {
         Ok(Val::Lanes(match expr {
             Expr::Load(address) => return self.load(value, address, dtype),
             Expr::LoadPairs(address) => {
-                let from = self.address(address);
+                let from = self.address(address)?;
                 self.def(codes::load(Width::Z), Width::Z, &[from])
             }
             Expr::ConstLanes(dtype, lanes) => self.constant(*dtype, lanes),
@@ -63,7 +63,7 @@ impl Select<'_> {
 
     /// Loads lanes in the form that all who read them want.
     fn load(&mut self, value: Value, address: &Address, dtype: DType) -> Result<Val> {
-        let from = self.address(address);
+        let from = self.address(address)?;
         self.prefetch(address, from);
         if dtype == DType::I16 && self.uses.in_pairs_only(value) {
             return Ok(Val::Words(self.def(Code::EVEX_Vpmovzxwd_zmm_k1z_ymmm256, Width::Z, &[from])));

@@ -20,6 +20,14 @@ const AHEAD: i64 = 2048;
 /// Elements that a pointer moves with each of several loops.
 type Strides<L> = Vec<(L, i64)>;
 
+/// How far from the place of a block its parts, and lines that are asked for ahead, may lie.
+const FARTHEST: i64 = 1 << 24;
+
+/// Displacements and steps have 32 bits.
+fn fits(bytes: i64) -> Result {
+    i32::try_from(bytes).map(|_| ()).map_err(|_| format!("a distance of {bytes} bytes"))
+}
+
 impl Select<'_> {
     pub(super) fn capture(&mut self, capture: Capture) -> i64 {
         if let Some((at, _)) = self.captures.iter().find(|(_, c)| *c == capture) {
@@ -89,13 +97,16 @@ impl Select<'_> {
 
     // Addresses.
 
-    pub(super) fn address(&mut self, address: &Address) -> Operand {
+    /// The place of an element. An error says that it lies too far from where its pointer can be.
+    pub(super) fn address(&mut self, address: &Address) -> Result<Operand> {
         let bytes = self.around.kernel.params[address.param.0 as usize].dtype.bytes() as i64;
         let (outer, inner) = self.split(&address.terms);
         let start = Address { param: address.param, terms: outer, offset: 0 };
         let start = self.context_pointer(Capture::Address(start));
-        let (pointer, moved) = self.run_along(start, &inner, |stride| stride * bytes);
-        Operand::Memory(Base::Pointer(pointer), address.offset * bytes + moved)
+        let (pointer, moved) = self.run_along(start, &inner, |stride| stride * bytes)?;
+        let at = address.offset * bytes + moved;
+        fits(at + FARTHEST)?;
+        Ok(Operand::Memory(Base::Pointer(pointer), at))
     }
 
     /// Terms of the loops around the region, and those of its own, in the order of the loops.
@@ -127,20 +138,20 @@ impl Select<'_> {
         start: usize,
         terms: &[(usize, i64)],
         scale: impl Fn(i64) -> i64,
-    ) -> (usize, i64) {
+    ) -> Result<(usize, i64)> {
         let (mut pointer, mut moved) = (start, 0i64);
         for &(level, stride) in terms {
-            let step = scale(stride);
             let level = &mut self.levels[level];
-            moved = moved.wrapping_add(level.copy * step);
-            let step = step.wrapping_mul(level.copies);
+            moved = moved.wrapping_add(scale(stride.wrapping_mul(level.copy)));
+            let step = scale(stride.wrapping_mul(level.copies));
+            fits(step)?;
             let pointers = &mut self.code.pointers;
             pointer = *level.pointers.entry((pointer, step)).or_insert_with(|| {
                 pointers.push(Pointer::Running { from: pointer, step });
                 pointers.len() - 1
             });
         }
-        (pointer, moved)
+        Ok((pointer, moved))
     }
 
     /// Asks for the line of a large buffer that a loop will read or write some turns later. The machine does not look
@@ -152,7 +163,7 @@ impl Select<'_> {
         let step = address.terms.iter().find(|t| t.0 == level.index).map_or(0, |t| t.1 * bytes);
         let first_of_line = step >= LINE || level.copy * step % LINE < step && at % LINE < step;
         if step > 0 && first_of_line && decl.len * bytes as u64 >= LARGE {
-            let ahead = Operand::Memory(base, at + AHEAD.max(8 * step));
+            let ahead = Operand::Memory(base, at + AHEAD.max(8 * step).min(FARTHEST));
             self.inst(Inst::new(Code::Prefetcht1_m8, [ahead]));
         }
     }

@@ -23,7 +23,7 @@ impl Select<'_> {
         let (outer, inner) = self.split(terms);
         let of_block = |blocks: i64| blocks.wrapping_mul(RANDOM_STRIDE) as i32 as i64;
         let start = self.context_pointer(Capture::Position(outer));
-        let (pointer, _) = self.run_along(start, &inner, of_block);
+        let (pointer, _) = self.run_along(start, &inner, of_block)?;
         let twice = self.levels.last().is_some_and(|l| l.copies == 2);
         let last = self.levels.len().wrapping_sub(1);
         let apart = inner.iter().find(|t| t.0 == last).map_or(0, |t| t.1);

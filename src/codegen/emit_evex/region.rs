@@ -5,6 +5,7 @@
 //! takes into a context in memory and passes its address. What a region cannot express is refused, and stays
 //! Cranelift's too.
 
+use super::allocate::allocate;
 use super::asm::Result;
 use super::encode::encode;
 use super::select::Select;
@@ -53,15 +54,15 @@ pub(in crate::codegen) struct Around<'a> {
     pub(in crate::codegen) may_alias: &'a dyn Fn(Param, Param) -> bool,
 }
 
-/// The loop as a region; an error says why it is none.
-pub(in crate::codegen) fn region(stmt: &Stmt, around: Around) -> Result<Region> {
-    if turns(stmt) < FEWEST_TURNS {
-        return Err("too short".into());
-    }
+/// The loop as a region, if it can be one. An error is internal.
+pub(in crate::codegen) fn region(stmt: &Stmt, around: Around) -> Result<Option<Region>> {
     let mut select = Select::new(around, stmt);
-    select.stmt(stmt)?;
+    if turns(stmt) < FEWEST_TURNS || select.stmt(stmt).is_err() {
+        return Ok(None);
+    }
     let (code, captures) = select.finish();
-    Ok(Region { bytes: encode(&code)?, captures })
+    let Ok(homes) = allocate(&code) else { return Ok(None) };
+    Ok(Some(Region { bytes: encode(&code, homes)?, captures }))
 }
 
 /// How many statements on lanes run in all.

@@ -194,7 +194,7 @@ impl<'a> Select<'a> {
             Stmt::Store(address, value) => {
                 let width = codes::width(self.dtype(*value)?);
                 let reg = self.lanes(*value)?;
-                let to = self.address(address);
+                let to = self.address(address)?;
                 self.prefetch(address, to);
                 self.inst(Inst::new(codes::store(width), [to, Operand::Reg(reg, width)]));
                 Ok(())

@@ -131,7 +131,7 @@ impl Select<'_> {
             let regs = match (sum, here) {
                 (false, _) => {
                     let width = codes::width(dtype);
-                    let from = self.address(same[0].address);
+                    let from = self.address(same[0].address)?;
                     vec![self.def(codes::load(width), width, &[from])]
                 }
                 (true, Form::Narrow) => vec![self.fresh_zero()],
@@ -172,7 +172,7 @@ impl Select<'_> {
         if let Some((form, regs)) = held.map(|s| (s.form, s.regs.clone())) {
             return self.fold_into(&regs, fold, form, dtype, value);
         }
-        let place = self.address(address);
+        let place = self.address(address)?;
         if fold != Fold::Sum {
             let width = codes::width(dtype);
             let old = self.def(codes::load(width), width, &[place]);
@@ -245,7 +245,7 @@ impl Select<'_> {
     /// Writes back all but the first `outer` sums.
     pub(super) fn close_sums(&mut self, outer: usize) -> Result {
         for sum in self.sums.split_off(outer) {
-            let place = self.address(&sum.address);
+            let place = self.address(&sum.address)?;
             let regs = &sum.regs;
             if sum.fold != Fold::Sum {
                 let width = codes::width(sum.dtype);
