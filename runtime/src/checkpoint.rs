@@ -127,11 +127,29 @@ fn to_bytes(artifact: &Artifact, arena: &Arena, checkpoint: &Checkpoint) -> Vec<
     safetensors::serialize(tensors, Some(metadata)).expect("a header of state slots is below the limit")
 }
 
-/// Reads the state of a session. On an error the session is as it was.
+/// Reads the state of a session, to continue the run that wrote it: the program must be the same. On an error the session
+/// is as it was.
 pub fn load(path: &Path, session: &mut Session) -> Result<Checkpoint> {
+    load_for(Use::Continue, path, session)
+}
+
+/// Reads the state of a session, to use what was learned: settings of the run that change no state, such as the batch, may
+/// differ. On an error the session is as it was.
+pub fn load_state(path: &Path, session: &mut Session) -> Result<Checkpoint> {
+    load_for(Use::Apply, path, session)
+}
+
+/// What a state is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    Continue,
+    Apply,
+}
+
+fn load_for(purpose: Use, path: &Path, session: &mut Session) -> Result<Checkpoint> {
     let (artifact, arena) = session.parts_mut();
     let bytes = read(path, artifact)?;
-    let checkpoint = from_bytes(&bytes, artifact, arena).map_err(|mut error| {
+    let checkpoint = from_bytes(&bytes, artifact, arena, purpose).map_err(|mut error| {
         error.message = format!("`{}` {}", path.display(), error.message);
         error
     })?;
@@ -173,9 +191,9 @@ fn truncated() -> Error {
 }
 
 /// Checks everything, then copies the tensors. Messages lack the file's name.
-fn from_bytes(bytes: &[u8], artifact: &Artifact, arena: &mut Arena) -> Result<Checkpoint> {
+fn from_bytes(bytes: &[u8], artifact: &Artifact, arena: &mut Arena, purpose: Use) -> Result<Checkpoint> {
     let record = read_record(bytes)?;
-    if record.model != artifact.model_hash {
+    if purpose == Use::Continue && record.model != artifact.model_hash {
         return Err(mismatch("is a checkpoint of another model, or of the same with other settings"));
     }
     let tensors = SafeTensors::deserialize(bytes).map_err(|error| format_error(&error))?;
@@ -279,7 +297,7 @@ mod tests {
 
     fn error(bytes: &[u8], artifact: &Artifact) -> Error {
         let mut arena = Arena::new(artifact.arena_bytes).unwrap();
-        let error = from_bytes(bytes, artifact, &mut arena).unwrap_err();
+        let error = from_bytes(bytes, artifact, &mut arena, Use::Continue).unwrap_err();
         assert!(arena.bytes().iter().all(|&b| b == 0), "an error leaves the arena alone");
         error
     }

@@ -60,7 +60,7 @@ impl Trained {
         let source = Source::read(&self.model.path)?;
         let ready = compile::ready(&source, &self.model, &self.machine)?;
         let mut session = Session::new(ready.artifact, ready.kernels, self.machine.threads())?;
-        let state = checkpoint::load(&path, &mut session)?;
+        let state = checkpoint::load_state(&path, &mut session)?;
         let (epochs, steps) = (state.progress.epoch, session.steps_done());
         let plural = if epochs == 1 { "" } else { "s" };
         note(&format!("{}: after {epochs} epoch{plural}, {steps} steps", path.display()));

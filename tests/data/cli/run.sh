@@ -34,7 +34,9 @@ size=$(wc -c < runs/tiny/last.safetensors)
 printf '\377\377\377\377\377\377\377\177{}' > header && fqtc eval tiny.fqt --checkpoint header
 printf '\004\0\0\0\0\0\0\0{}{}' > header && fqtc eval tiny.fqt --checkpoint header
 fqtc eval tiny.fqt --checkpoint /dev/zero
-fqtc eval tiny.fqt --gbits 4 --checkpoint runs/tiny/last.safetensors
+fqtc eval tiny.fqt --abits 4 --batch 100 --checkpoint runs/tiny/last.safetensors
+sed 's/linear(10)/linear(20) |> relu |> linear(10)/' tiny.fqt > wider.fqt && fqtc eval wider.fqt --checkpoint runs/tiny/last.safetensors
+fqtc train tiny.fqt --quiet --resume=runs/tiny/last.safetensors --gbits 4
 fqtc train tiny.fqt --quiet --resume=changed
 
 # Data that does not fit, and labels that are not classes.
@@ -44,7 +46,7 @@ sed 's/classes 10/classes 3/; s/linear(10)/linear(3)/' tiny.fqt > three.fqt
 fqtc train three.fqt --quiet
 sed 's/28x28x1/1024x1024x3/; s/flatten/avg_pool(64) |> flatten/; s/batch 32/batch 1/' tiny.fqt > large.fqt
 (ulimit -v 4000000; fqtc train large.fqt --quiet)
-rm -f empty short long changed header large.fqt
+rm -f empty short long changed header wider.fqt large.fqt
 
 # Places that cannot be written: runs is a file; no room for a checkpoint; a full disk for the metrics.
 mkdir other && cd other && : > runs
