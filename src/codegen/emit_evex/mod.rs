@@ -1,9 +1,10 @@
 //! Emission in vectors of 256 and 512 bits, which Cranelift does not have: leaf functions made with iced-x86.
 //!
-//! A leaf is plain bytes that enter the same module as Cranelift's code. It follows the System V convention, touches
-//! only registers that a call may change, calls nothing, and keeps its counters below the stack pointer, in the red
-//! zone. Which width and how many registers there are is data of the target ([`Wide`](crate::targets::Wide)); results are those of every other
-//! emitter, bit for bit. The emitter knows neither layers nor the host.
+//! A leaf is plain bytes that enter the same module as Cranelift's code. It follows the System V convention and calls
+//! nothing. There are two kinds: contractions, which touch only registers that a call may change and keep their counters
+//! in the red zone, and regions of lane code, which have a frame. Which width and how many registers there are is data
+//! of the target ([`Wide`](crate::targets::Wide)); results are those of every other emitter, bit for bit. The emitter
+//! knows neither layers nor the host.
 
 mod allocate;
 mod asm;
