@@ -15,6 +15,7 @@ pub static ALL: &[Model] = &[
     Model { name: "lenet5", text: include_str!("../models/lenet5.fqt") },
     Model { name: "resnet8", text: include_str!("../models/resnet8.fqt") },
     Model { name: "resnet20", text: include_str!("../models/resnet20.fqt") },
+    Model { name: "plain20", text: include_str!("../models/plain20.fqt") },
     Model { name: "resnet32", text: include_str!("../models/resnet32.fqt") },
     Model { name: "vgg_small", text: include_str!("../models/vgg_small.fqt") },
     Model { name: "mobilenet_v2", text: include_str!("../models/mobilenet_v2.fqt") },

@@ -27,7 +27,7 @@ fn losses(file: &str, words: &str, steps: u64) -> (f64, f64) {
 
 #[test]
 fn small_models_learn_what_they_see() {
-    for file in ["mlp.fqt", "lenet5.fqt", "resnet8.fqt", "resnet20.fqt", "resnet32.fqt"] {
+    for file in ["mlp.fqt", "lenet5.fqt", "resnet8.fqt", "resnet20.fqt", "plain20.fqt", "resnet32.fqt"] {
         let (before, after) = losses(file, "--batch 8 --gbits 4 --lr 0.01 schedule=constant", 24);
         assert!(after < 0.8 * before, "{file}: loss from {before} to {after}");
     }
