@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use fqt_runtime::arena::Arena;
 use fqt_runtime::program::{Artifact, DType, Metric, MetricKind, Slot};
 use fqt_runtime::step::Call;
 
 use crate::diag::Diagnostic;
-use crate::ir::{Module, Stage};
+use crate::ir::{Module, Param, Stage};
 use crate::kernel::interp::encode;
 use crate::kernel::{self, Kind, Program, verify};
 use crate::lower::{self, Drawn, Initial, Lowered, Mode, Start, lower};
 use crate::plan::{Plan, UNIT, plan};
+use crate::tensor::Tensor;
 use crate::{passes, plan_check};
 
 /// A module lowered, verified and placed; still the same for every target.
@@ -102,6 +104,16 @@ fn share_kernels(programs: &mut [Program; 3]) {
     for program in programs {
         program.kernels.clone_from(&all);
     }
+}
+
+/// The values of a module's parameters, in its order, from the memory of a session that was compiled from it.
+pub fn parameters(params: &[Param], artifact: &Artifact, arena: &Arena) -> Vec<Tensor> {
+    let slot = |param: &Param| artifact.parameters.iter().find(|slot| slot.name == param.name);
+    let value = |param: &Param| {
+        let slot = slot(param).expect("every parameter has a slot of its name");
+        lower::parameter(param, &slot.extents, arena.slice::<i32>(slot))
+    };
+    params.iter().map(value).collect()
 }
 
 /// What the runtime needs to know, from programs and plan.

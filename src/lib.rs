@@ -49,11 +49,13 @@
 //! | [`rectify`] | one file per rectification of batch norm, in real numbers and as scalar kernel code |
 //! | [`bits`] | policies that choose bit-widths |
 //! | [`ops`] | one file per op: attributes, types, meaning, derivative, layer; and the verifier of modules |
+//! | [`bops`] | bit-operations of a module, for reports |
 //! | [`targets`] | one file per machine: triple, instruction sets, costs by which contractions are tiled |
 //! | [`syntax`] | model files as text: source to tree and back |
 //! | [`elaborate`] | tree to training IR: precedence, blocks, rules, settings |
 //! | [`passes`] | functions from one module to the next, in the order of a table |
 //! | [`oracle`] | a module evaluated in f64 |
+//! | [`noise`] | gradient noise by layer, measured by the oracle and predicted |
 //! | [`lower`] | training IR to kernel programs: the integer arithmetic |
 //! | [`plan`](mod@plan), [`plan_check`] | the memory plan and its independent checker |
 //! | [`codegen`] | emission through Cranelift and in wide vectors, code in memory, the audit of emitted bytes, the peak of the machine |
@@ -123,6 +125,7 @@
 //! [`quant`], while lowering knows the few ways to round and to find a range that they are made of.
 
 pub mod bits;
+pub mod bops;
 pub mod cli;
 pub mod codegen;
 pub mod datasets;
@@ -133,6 +136,7 @@ pub mod ir;
 pub mod kernel;
 pub mod lower;
 pub mod models;
+pub mod noise;
 pub mod numbers;
 pub mod ops;
 pub mod oracle;

@@ -3,13 +3,15 @@
 //! Exact integers, no times: equal runs give equal files. Losses are sums over samples in nats, Q16. Rows are appended
 //! and flushed; a resumed run first drops rows of steps that it will do again.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::train::{EpochReport, StepReport};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+/// Every step and epoch.
+const JSONL: &str = "metrics.jsonl";
 const CSV_HEAD: &str =
     "epoch,step,train_samples,train_correct,train_loss_q16,test_samples,test_correct,test_loss_q16,best\n";
 
@@ -19,6 +21,39 @@ const CSV_HEAD: &str =
 enum Row<'a> {
     Step(&'a StepReport),
     Epoch(&'a EpochReport),
+}
+
+/// A row of the `.jsonl` file that is read again: steps are passed over.
+#[derive(Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum Recorded {
+    Step {},
+    Epoch(EpochReport),
+}
+
+/// The epochs that a run folder records, in order. A last row that was cut off is left out.
+pub fn epochs(folder: &Path) -> Result<Vec<EpochReport>> {
+    let path = folder.join(JSONL);
+    let text = fs::read_to_string(&path).map_err(|error| Error::io("read", &path, &error))?;
+    let mut epochs = Vec::new();
+    for (number, line) in text.split_inclusive('\n').enumerate().filter(|(_, line)| line.ends_with('\n')) {
+        match serde_json::from_str(line) {
+            Ok(Recorded::Step {}) => {}
+            Ok(Recorded::Epoch(report)) => epochs.push(report),
+            Err(error) => {
+                return Err(Error::new(
+                    ErrorKind::Corrupt,
+                    format!(
+                        "`{}`: line {} is no record of a step or an epoch: {error}",
+                        path.display(),
+                        number + 1
+                    ),
+                    "the file was changed; train again",
+                ));
+            }
+        }
+    }
+    Ok(epochs)
 }
 
 /// What both kinds of rows have.
@@ -40,7 +75,7 @@ impl MetricsLog {
         let json_step = |line: &str| serde_json::from_str(line).ok().map(|row: RowStep| row.step);
         let csv_step = |line: &str| line.split(',').nth(1)?.parse().ok();
         Ok(MetricsLog {
-            jsonl: reopen(folder.join("metrics.jsonl"), "", done, json_step)?,
+            jsonl: reopen(folder.join(JSONL), "", done, json_step)?,
             csv: reopen(folder.join("metrics.csv"), CSV_HEAD, done, csv_step)?,
         })
     }

@@ -12,7 +12,7 @@ use crate::program::MetricKind;
 use crate::session::{Distortion, Mode, Session, Tally};
 use crate::shuffle::permutation;
 use crate::watch::{Warning, Watch};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -61,7 +61,7 @@ pub struct StepReport {
 }
 
 /// A counter of a layer, summed over an epoch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reading {
     /// Path of the layer.
     pub layer: String,
@@ -72,12 +72,12 @@ pub struct Reading {
     /// Of how many.
     pub of: u64,
     /// Smallest and largest binary exponent, for a scale range that was observed.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<(i64, i64)>,
 }
 
 /// What is told after an epoch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpochReport {
     /// Epoch, from 0.
     pub epoch: u32,
@@ -85,7 +85,7 @@ pub struct EpochReport {
     pub step: u64,
     /// Training during the epoch.
     pub train: Tally,
-    /// Test after the epoch, with running statistics.
+    /// Test after the epoch, with running statistics: on the test part of the data set.
     pub test: Tally,
     /// Whether this is the best test result so far.
     pub best: bool,
@@ -556,6 +556,10 @@ mod tests {
         assert_eq!(fs::read_to_string(folder.path().join("metrics.csv")).unwrap(), first);
         let jsonl = fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
         assert_eq!(jsonl.lines().count(), 44);
+        let epochs = crate::metrics::epochs(folder.path()).unwrap();
+        let steps: Vec<_> = epochs.iter().map(|report| (report.epoch, report.step)).collect();
+        assert_eq!(steps, [(0, 10), (1, 20), (2, 30), (3, 40)]);
+        assert!(epochs.iter().all(|report| report.test.samples == data.test.len() as u64));
     }
 
     #[test]

@@ -53,11 +53,11 @@ fn overrides(model: &Model) -> Result<Overrides, Diagnostic> {
         recipe: model.recipe.clone(),
         set,
         gbits: model.gbits,
-        wbits: model.wbits,
-        abits: model.abits,
-        epochs: model.epochs,
-        batch: model.batch,
-        lr: model.lr,
+        wbits: model.settings.wbits,
+        abits: model.settings.abits,
+        epochs: model.settings.epochs,
+        batch: model.settings.batch,
+        lr: model.settings.lr,
         seed: model.seed,
     })
 }

@@ -20,16 +20,17 @@ pub(super) fn result(tally: &Tally) -> String {
 }
 
 /// Share in percent; nothing of nothing is nothing.
-fn percent(part: u64, whole: u64) -> f64 {
+pub(super) fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 }
 }
 
-fn loss(tally: &Tally) -> f64 {
+/// Mean loss in nats.
+pub(super) fn loss(tally: &Tally) -> f64 {
     if tally.samples == 0 { 0.0 } else { tally.loss as f64 / 65536.0 / tally.samples as f64 }
 }
 
 /// A time as people say it: `4:05`, `1:02:03`.
-fn clock(time: Duration) -> String {
+pub(super) fn clock(time: Duration) -> String {
     let seconds = time.as_secs();
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
@@ -38,6 +39,7 @@ fn clock(time: Duration) -> String {
 /// Shows a run on standard error.
 pub(super) struct Display {
     epochs: u32,
+    measured: &'static str,
     quiet: bool,
     bar: Option<ProgressBar>,
     /// Training time of this process, without evaluation, and the samples trained in it.
@@ -48,8 +50,8 @@ pub(super) struct Display {
 }
 
 impl Display {
-    /// A display for a run of so many epochs; a quiet one shows warnings only.
-    pub(super) fn new(epochs: u32, quiet: bool) -> Display {
+    /// A display for a run of so many epochs that is tested on `measured` images; a quiet one shows warnings only.
+    pub(super) fn new(epochs: u32, measured: &'static str, quiet: bool) -> Display {
         let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
             let style = ProgressStyle::with_template("{prefix} [{bar:24}] {pos}/{len}  {msg}");
             let style = style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ");
@@ -57,6 +59,7 @@ impl Display {
         });
         Display {
             epochs,
+            measured,
             quiet,
             bar,
             trained: (Duration::ZERO, 0),
@@ -77,11 +80,16 @@ impl Display {
         self.running_since = Some(Instant::now());
     }
 
+    /// Time in training steps and images in them, over the whole of this process.
+    pub(super) fn trained(&self) -> (Duration, u64) {
+        let running = self.running_since.map_or(Duration::ZERO, |since| since.elapsed());
+        (self.trained.0 + running, self.trained.1)
+    }
+
     /// Images a second, over the whole of this process.
     pub(super) fn rate(&self) -> f64 {
-        let seconds = (self.trained.0 + self.running_since.map_or(Duration::ZERO, |since| since.elapsed()))
-            .as_secs_f64();
-        if seconds > 0.0 { self.trained.1 as f64 / seconds } else { 0.0 }
+        let (time, images) = self.trained();
+        if time.is_zero() { 0.0 } else { images as f64 / time.as_secs_f64() }
     }
 
     fn line(&self, text: &str) {
@@ -140,10 +148,11 @@ impl Observer for Display {
         if !self.quiet {
             let best = if report.best { "  (best so far)" } else { "" };
             self.line(&format!(
-                "epoch {}/{}  train {}  test {}  {:.0} images/s{best}",
+                "epoch {}/{}  train {}  {} {}  {:.0} images/s{best}",
                 report.epoch + 1,
                 self.epochs,
                 result(&report.train),
+                self.measured,
                 result(&report.test),
                 self.rate()
             ));

@@ -84,5 +84,5 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         ))
         .help("leave --batch-statistics out, or choose a smaller batch"));
     }
-    say(&training::last_line(&tally, &session))
+    say(&training::last_line("test", &tally, &session))
 }

@@ -9,6 +9,33 @@ use super::failure::Failure;
 use super::terminal::note;
 use crate::datasets::{self, LocateError, Location, SAMPLE};
 
+/// The images of a run.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct Images {
+    /// Images to learn: a name from `fqtc data list`, or a folder
+    #[arg(long, value_name = "NAME|DIR", default_value = datasets::BUILT_IN)]
+    pub(super) data: String,
+    /// Hold the last N training images out and test on them: to choose settings without looking at the test images
+    #[arg(long, value_name = "N")]
+    pub(super) validation: Option<u32>,
+}
+
+impl Images {
+    /// Opens the data set, fitted to a model, saying so if anything had to be done.
+    pub(super) fn open_for(&self, shape: Shape, classes: usize) -> Result<Dataset, Failure> {
+        let data = open_for(&self.data, shape, classes)?;
+        Ok(match self.validation {
+            Some(n) => data.validate_on(n as usize)?,
+            None => data,
+        })
+    }
+
+    /// What results are measured on: the word before `accuracy`.
+    pub(super) fn measured(&self) -> &'static str {
+        if self.validation.is_some() { "validation" } else { "test" }
+    }
+}
+
 /// The data set that a name or path means.
 pub(super) fn open(name_or_path: &str) -> Result<Dataset, Failure> {
     match datasets::locate(name_or_path, &datasets::root()) {

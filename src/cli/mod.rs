@@ -21,6 +21,7 @@ mod plan;
 mod predict;
 mod run_folder;
 mod source;
+mod study;
 mod terminal;
 mod train;
 
@@ -45,6 +46,8 @@ struct Cli {
 enum Command {
     /// Train a model
     Train(train::Args),
+    /// Train a model in many variants, and compare them
+    Study(Box<study::Args>),
     /// Test a trained network
     Eval(eval::Args),
     /// Say which class each image belongs to
@@ -69,6 +72,7 @@ impl Command {
     fn run(self) -> Result<(), Failure> {
         match self {
             Command::Train(args) => train::run(args),
+            Command::Study(args) => study::run(&args),
             Command::Eval(args) => eval::run(args),
             Command::Predict(args) => predict::run(args),
             Command::Check(args) => check::run(args),

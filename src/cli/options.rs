@@ -20,6 +20,16 @@ pub(super) struct Model {
     /// Bits of gradients, 2 to 8
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Model")]
     pub(super) gbits: Option<i64>,
+    /// Where all random numbers come from
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Model")]
+    pub(super) seed: Option<i64>,
+    #[command(flatten)]
+    pub(super) settings: Settings,
+}
+
+/// Settings of a model with a flag of their own.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct Settings {
     /// Bits of weights, 2 to 8
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Model")]
     pub(super) wbits: Option<i64>,
@@ -35,9 +45,6 @@ pub(super) struct Model {
     /// Learning rate (the peak of the schedule)
     #[arg(long, value_name = "RATE", allow_negative_numbers = true, help_heading = "Model")]
     pub(super) lr: Option<f64>,
-    /// Where all random numbers come from
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Model")]
-    pub(super) seed: Option<i64>,
 }
 
 /// Heading of the options in [`Machine`].

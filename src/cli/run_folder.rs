@@ -9,11 +9,13 @@ use super::failure::Failure;
 
 /// Where all run folders are.
 const RUNS: &str = "runs";
+/// What a study notes about a run of its own.
+pub(super) const CELL: &str = "cell.json";
 /// The merged model in a run folder.
 pub(super) const MODEL: &str = "model.fqt";
 
 /// Every file of a run folder.
-const FILES: [&str; 5] = [LAST, BEST, MODEL, "metrics.jsonl", "metrics.csv"];
+const FILES: [&str; 6] = [LAST, BEST, MODEL, "metrics.jsonl", "metrics.csv", CELL];
 
 /// What to do about a run folder that is there already.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,8 +79,9 @@ pub(super) fn discard_unused(folder: &Path) {
         // What cannot be removed stays; the failure that led here is what the user is told.
         let _ = fs::remove_file(folder.join(name));
     }
-    let _ = fs::remove_dir(folder);
-    let _ = fs::remove_dir(RUNS);
+    for folder in folder.ancestors().take_while(|folder| !folder.as_os_str().is_empty()) {
+        let _ = fs::remove_dir(folder);
+    }
 }
 
 /// The best checkpoint of a run folder, else the last one.

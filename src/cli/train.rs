@@ -3,18 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fqt_runtime::augment::Augmentation;
 use fqt_runtime::data::Dataset;
 use fqt_runtime::session::{Mode, Session, Tally};
-use fqt_runtime::train::{self, LAST, Outcome};
+use fqt_runtime::train::{self, LAST, Observer, Outcome};
 
 use super::compile::{self, Ready};
 use super::display::{Display, result};
 use super::failure::Failure;
+use super::images::Images;
 use super::options::{Machine, Model};
 use super::run_folder::{self, Existing};
+use super::source::Source;
 use super::terminal::{Interrupt, note, say, table};
-use super::{images, source::Source};
-use crate::datasets;
 
 /// Train a model.
 #[derive(clap::Args)]
@@ -23,9 +24,8 @@ pub(super) struct Args {
     model: Model,
     #[command(flatten)]
     machine: Machine,
-    /// Images to learn: a name from `fqtc data list`, or a folder
-    #[arg(long, value_name = "NAME|DIR", default_value = datasets::BUILT_IN)]
-    data: String,
+    #[command(flatten)]
+    images: Images,
     /// Name of the run; its folder is runs/NAME [default: the model file's name]
     #[arg(long)]
     name: Option<String>,
@@ -62,33 +62,84 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         note(&timings(&ready.timings));
     }
     let resume = checkpoint(&args, &folder)?;
-    let Ready { artifact, kernels, merged, epochs, seed, augmentation, .. } = ready;
-    let mut session = Session::new(artifact, kernels, args.machine.threads())?;
-    let data = images::open_for(&args.data, session.shape(), session.artifact().classes as usize)?;
-    if let Err(failure) = run_folder::prepare(&folder, &existing, &merged) {
-        run_folder::discard_unused(&folder);
-        return Err(failure);
-    }
+    let mut run = Run::prepare(ready, &args.machine, &args.images, folder, &existing)?;
     if !args.quiet {
-        note(&heading(&session, &data, &folder));
+        note(&run.heading());
     }
-    let options = train::Options {
-        epochs,
-        seed,
-        augmentation,
-        max_steps: args.max_steps,
-        folder: Some(&folder),
-        resume: resume.as_deref(),
-        stop: interrupt.flag(),
-    };
-    let mut display = Display::new(epochs, args.quiet);
+    let mut display = Display::new(run.epochs, args.images.measured(), args.quiet);
     display.start();
-    let outcome = train::train(&mut session, &data, &options, &mut display);
+    let outcome = run.train(resume.as_deref(), args.max_steps, &interrupt, &mut display);
     display.finish();
-    if outcome.is_err() {
-        run_folder::discard_unused(&folder);
+    conclude(&mut run, args.images.measured(), &interrupt, outcome?)
+}
+
+/// A run that can begin: compiled, with its data and its folder.
+pub(super) struct Run {
+    pub(super) session: Session,
+    data: Dataset,
+    folder: PathBuf,
+    /// Passes over the training images.
+    pub(super) epochs: u32,
+    seed: u64,
+    augmentation: Augmentation,
+}
+
+impl Run {
+    /// Opens the data and makes the folder.
+    pub(super) fn prepare(
+        ready: Ready,
+        machine: &Machine,
+        images: &Images,
+        folder: PathBuf,
+        existing: &Existing,
+    ) -> Result<Run, Failure> {
+        let Ready { artifact, kernels, merged, epochs, seed, augmentation, .. } = ready;
+        let session = Session::new(artifact, kernels, machine.threads())?;
+        let data = images.open_for(session.shape(), session.artifact().classes as usize)?;
+        if let Err(failure) = run_folder::prepare(&folder, existing, &merged) {
+            run_folder::discard_unused(&folder);
+            return Err(failure);
+        }
+        Ok(Run { session, data, folder, epochs, seed, augmentation })
     }
-    conclude(&mut session, &data, &interrupt, outcome?)
+
+    /// Trains to the end, or until stopped.
+    pub(super) fn train(
+        &mut self,
+        resume: Option<&Path>,
+        max_steps: Option<u64>,
+        interrupt: &Interrupt,
+        observer: &mut dyn Observer,
+    ) -> fqt_runtime::error::Result<Outcome> {
+        let options = train::Options {
+            epochs: self.epochs,
+            seed: self.seed,
+            augmentation: self.augmentation,
+            max_steps,
+            folder: Some(&self.folder),
+            resume,
+            stop: interrupt.flag(),
+        };
+        let outcome = train::train(&mut self.session, &self.data, &options, observer);
+        if outcome.is_err() {
+            run_folder::discard_unused(&self.folder);
+        }
+        outcome
+    }
+
+    /// What is about to happen, in a line.
+    pub(super) fn heading(&self) -> String {
+        let threads = self.session.threads();
+        format!(
+            "training on {} images of {}, testing on {}; batch {}, {threads} thread{}; run folder {}",
+            self.data.train.len(),
+            self.data.name,
+            self.data.test.len(),
+            self.session.batch(),
+            if threads == 1 { "" } else { "s" },
+            self.folder.display()
+        )
+    }
 }
 
 /// The name of the run.
@@ -109,19 +160,6 @@ fn checkpoint(args: &Args, folder: &Path) -> Result<Option<PathBuf>, Failure> {
     Ok(Some(path))
 }
 
-fn heading(session: &Session, data: &Dataset, folder: &Path) -> String {
-    let threads = session.threads();
-    format!(
-        "training on {} images of {}, testing on {}; batch {}, {threads} thread{}; run folder {}",
-        data.train.len(),
-        data.name,
-        data.test.len(),
-        session.batch(),
-        if threads == 1 { "" } else { "s" },
-        folder.display()
-    )
-}
-
 /// A table of times, with their sum.
 fn timings(parts: &[(&'static str, Duration)]) -> String {
     let line =
@@ -133,12 +171,8 @@ fn timings(parts: &[(&'static str, Duration)]) -> String {
 }
 
 /// Says how the run ended; the last line is the result.
-fn conclude(
-    session: &mut Session,
-    data: &Dataset,
-    interrupt: &Interrupt,
-    outcome: Outcome,
-) -> Result<(), Failure> {
+fn conclude(run: &mut Run, measured: &str, interrupt: &Interrupt, outcome: Outcome) -> Result<(), Failure> {
+    let Run { session, data, .. } = run;
     if !outcome.finished {
         let progress = outcome.progress;
         note(&format!(
@@ -159,10 +193,10 @@ fn conclude(
         None => train::evaluate(session, &data.test, Mode::Evaluate, interrupt.flag())
             .ok_or(Failure::Interrupted)?,
     };
-    say(&last_line(&test, session))
+    say(&last_line(measured, &test, session))
 }
 
-/// The result of a run or of a test.
-pub(super) fn last_line(test: &Tally, session: &Session) -> String {
-    format!("test {}  weights blake3:{}", result(test), session.weights_hash())
+/// The result of a run or of a test on `measured` images.
+pub(super) fn last_line(measured: &str, test: &Tally, session: &Session) -> String {
+    format!("{measured} {}  weights blake3:{}", result(test), session.weights_hash())
 }

@@ -13,6 +13,7 @@ mod begin;
 mod codes;
 mod contract;
 mod cx;
+mod decode;
 mod depthwise;
 mod encode;
 mod gather;
@@ -33,6 +34,7 @@ mod weights;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use cx::Initial;
+pub use decode::parameter;
 pub use initial::{Drawn, Start};
 pub use metrics::Metric;
 

@@ -10,6 +10,7 @@ mod kernel;
 mod language;
 mod lower;
 mod models;
+mod noise;
 mod oracle;
 mod passes;
 mod plan;

@@ -16,11 +16,13 @@ const EDGES: &[(&str, &str)] = &[
     ("rectify", "diag types numbers tensor ir kernel"),
     ("bits", "diag types ir quant"),
     ("ops", "diag types tensor ir kernel quant rectify bits"),
+    ("bops", "types ir quant ops"),
     ("targets", "types"),
     ("syntax", "diag types"),
     ("elaborate", "diag types ir quant rectify bits ops syntax"),
     ("passes", "diag types tensor ir quant rectify bits ops"),
     ("oracle", "diag types tensor ir quant rectify ops"),
+    ("noise", "types tensor ir quant oracle"),
     ("lower", "diag types numbers tensor ir kernel quant rectify bits ops"),
     ("plan", "kernel"),
     ("plan_check", "kernel plan"),
@@ -29,11 +31,11 @@ const EDGES: &[(&str, &str)] = &[
     ("datasets", ""),
     (
         "driver",
-        "diag types ir kernel quant rectify bits ops targets syntax elaborate passes lower plan plan_check codegen models",
+        "diag types tensor ir kernel quant rectify bits ops targets syntax elaborate passes lower plan plan_check codegen models",
     ),
     (
         "cli",
-        "diag types ir kernel quant rectify bits ops targets syntax elaborate passes plan codegen models datasets driver",
+        "diag types tensor ir kernel quant rectify bits ops bops targets syntax elaborate passes noise plan codegen models datasets driver",
     ),
     ("main", "cli"),
 ];

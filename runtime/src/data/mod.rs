@@ -110,6 +110,25 @@ impl Dataset {
         sums.iter().map(|sum| ((sum + n / 2) / n) as u8).collect()
     }
 
+    /// Holds the last `n` training images out of training, in the place of the test images: to compare settings on, so
+    /// that the test images are seen by none of them.
+    pub fn validate_on(self, n: usize) -> Result<Dataset> {
+        let Some(kept) = self.train.len().checked_sub(n).filter(|&kept| kept > 0 && n > 0) else {
+            return Err(Error::new(
+                ErrorKind::Mismatch,
+                format!("`{}` has {} training images: {n} cannot be held out", self.name, self.train.len()),
+                "hold out at least one image, and fewer than there are",
+            ));
+        };
+        let Part { mut images, mut labels, source } = self.train;
+        let test = Part {
+            images: images.split_off(kept * self.shape.bytes()),
+            labels: labels.split_off(kept),
+            source: source.clone(),
+        };
+        Ok(Dataset { train: Part { images, labels, source }, test, ..self })
+    }
+
     /// A hash of the training data: runs continue only on the data they began with.
     pub fn fingerprint(&self) -> String {
         let mut hash = blake3::Hasher::new();
@@ -334,6 +353,21 @@ mod tests {
             classes.message,
             "`labels`: the label of image 2 is 2, but the model has 2 classes (0 to 1)"
         );
+    }
+
+    #[test]
+    fn validation_holds_the_last_training_images_out() {
+        let data = dataset(shape(2, 2, 1), 5);
+        let split = data.clone().validate_on(2).unwrap();
+        assert_eq!((split.train.len(), split.test.len()), (3, 2));
+        for i in 0..5 {
+            let (part, at) = if i < 3 { (&split.train, i) } else { (&split.test, i - 3) };
+            assert_eq!((part.image(at), part.labels[at]), (data.train.image(i), data.train.labels[i]));
+        }
+        assert_ne!(split.fingerprint(), data.fingerprint());
+        for n in [0, 5, 6] {
+            assert_eq!(data.clone().validate_on(n).unwrap_err().kind, ErrorKind::Mismatch);
+        }
     }
 
     #[test]

@@ -1,0 +1,262 @@
+//! `fqtc study`: many training runs that differ in recipe, gradient bits, seed or any setting, and one summary of them.
+//!
+//! Each cell is a run like those of `fqtc train`, by the same code, in a folder of its own below that of the study. The
+//! folders are all the memory there is: cells that are done are read, one that was interrupted continues, and the summary
+//! is made from their files. It shows the last epoch, not the best.
+
+mod cells;
+mod noise;
+mod page;
+mod plot;
+mod record;
+mod report;
+mod statistics;
+mod summary;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::builder::NonEmptyStringValueParser;
+use fqt_runtime::error::ErrorKind;
+use fqt_runtime::train::LAST;
+
+use super::display::Display;
+use super::failure::Failure;
+use super::images::Images;
+use super::options::{Machine, Settings};
+use super::run_folder::{self, Existing};
+use super::terminal::{Interrupt, note, say};
+use super::train::Run;
+use super::{compile, source::Source};
+use crate::bops::{Bops, bops};
+use crate::ir::Stage;
+use crate::passes;
+use cells::Cell;
+use record::{Record, Recorder, State};
+use summary::{Study, Trained};
+
+/// Train a model in many variants, and compare them.
+///
+/// Every combination of recipes, gradient bits, seeds and values of a key is one run, in runs/NAME/CELL. The same command
+/// continues a study that was stopped, and a study whose lists have grown trains what is new. summary.csv, summary.svg and
+/// summary.html in runs/NAME are written again after each run.
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    other: Option<Other>,
+    #[command(flatten)]
+    sweep: Sweep,
+}
+
+/// Studies of other kinds.
+#[derive(clap::Subcommand)]
+enum Other {
+    /// Show how the noise of quantized gradients grows from layer to layer
+    Noise(noise::Args),
+}
+
+/// What to train, and in which variants.
+#[derive(clap::Args)]
+struct Sweep {
+    /// Model file (.fqt), or the name of a built-in model
+    #[arg(value_name = "MODEL", required = true)]
+    model: Option<PathBuf>,
+    /// Settings to change; values between commas are compared, such as optimizer.lr=0.05,0.1
+    #[arg(value_name = "KEY=VALUE,...")]
+    changes: Vec<String>,
+    /// Recipes to compare
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
+    #[arg(help_heading = VARIANTS)]
+    recipes: Vec<String>,
+    /// Bits of gradients to compare
+    #[arg(long, value_name = "N,...", value_delimiter = ',', allow_negative_numbers = true, help_heading = VARIANTS)]
+    gbits: Vec<i64>,
+    /// Seeds to average over
+    #[arg(long, value_name = "N,...", value_delimiter = ',', allow_negative_numbers = true, help_heading = VARIANTS)]
+    seeds: Vec<i64>,
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    machine: Machine,
+    #[command(flatten)]
+    images: Images,
+    /// Name of the study; its folder is runs/NAME [default: the model file's name and -study]
+    #[arg(long)]
+    name: Option<String>,
+    /// Train cells again that are there with another model or other data
+    #[arg(long)]
+    force: bool,
+    /// Stop in the first cell that has so many steps, as Ctrl-C would
+    #[arg(long, value_name = "N")]
+    max_steps: Option<u64>,
+    /// Show warnings and the summary only
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+const VARIANTS: &str = "Variants";
+
+impl Sweep {
+    /// The model; there is one unless a study of another kind is asked for.
+    fn model(&self) -> &Path {
+        self.model.as_deref().unwrap_or(Path::new(""))
+    }
+}
+
+/// A cell that is known to be possible.
+struct Planned {
+    cell: Cell,
+    folder: PathBuf,
+    /// The model that is trained, as text.
+    merged: String,
+    bops: Bops,
+    standing: Standing,
+}
+
+/// What there is of a cell.
+enum Standing {
+    /// Nothing to keep.
+    New,
+    /// A checkpoint to continue from.
+    Begun(Record),
+    /// A result.
+    Done(Record),
+}
+
+/// Runs the command.
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    match &args.other {
+        Some(Other::Noise(args)) => noise::run(args),
+        None => compare(&args.sweep),
+    }
+}
+
+/// Trains all variants.
+fn compare(args: &Sweep) -> Result<(), Failure> {
+    let interrupt = Interrupt::catch()?;
+    let source = Source::read(args.model())?;
+    args.machine.target()?;
+    let folder = folder(args)?;
+    let axes = cells::axes(args)?;
+    // What can be wrong with any cell is said before the first one takes its time.
+    let planned = cells::cells(args, &axes).into_iter().map(|cell| plan(args, &source, &folder, cell));
+    let planned = planned.collect::<Result<Vec<Planned>, Failure>>()?;
+    let mut study = Study::new(args.model().display().to_string(), &args.images, axes);
+    let count = planned.len();
+    for (number, planned) in planned.into_iter().enumerate() {
+        if !args.quiet {
+            note(&format!("{}/{count}  {}", number + 1, planned.cell.name));
+        }
+        let Some(trained) = train(args, &source, planned, &interrupt)? else {
+            return stopped(&interrupt);
+        };
+        if !args.quiet {
+            note(&format!("  {}", trained.outcome(args.images.measured())));
+        }
+        study.cells.push(trained);
+        summary::write(&study, &folder)?;
+    }
+    say(&report::table(&study))?;
+    note(&format!("{}: summary.html, summary.svg, summary.csv", folder.display()));
+    Ok(())
+}
+
+fn stopped(interrupt: &Interrupt) -> Result<(), Failure> {
+    note("stopped; everything is saved, the same command continues");
+    if interrupt.requested() { Err(Failure::Interrupted) } else { Ok(()) }
+}
+
+/// The folder of the study.
+fn folder(args: &Sweep) -> Result<PathBuf, Failure> {
+    let stem = || args.model().file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let folder = run_folder::path(&args.name.clone().unwrap_or_else(|| stem() + "-study"))?;
+    if folder.join(run_folder::MODEL).exists() {
+        return Err(Failure::usage(format!("`{}` is the folder of a run, not of a study", folder.display()))
+            .help("choose another --name"));
+    }
+    Ok(folder)
+}
+
+/// Checks the model of a cell, and looks at what there is of it.
+fn plan(args: &Sweep, source: &Source, study: &Path, cell: Cell) -> Result<Planned, Failure> {
+    let elaborated = compile::front(source, &cell.model)?;
+    let merged = elaborated.model.to_string();
+    let module = passes::run(elaborated.module, Stage::Bits, |_, _| ());
+    let module = module.map_err(|error| source.diagnostics(&[error]))?;
+    // The name as a whole is checked like that of any run; then it is one below the study.
+    run_folder::path(&cell.name)?;
+    let folder = study.join(&cell.name);
+    let standing = standing(args, &folder, &merged)?;
+    Ok(Planned { cell, folder, merged, bops: bops(&module), standing })
+}
+
+fn standing(args: &Sweep, folder: &Path, merged: &str) -> Result<Standing, Failure> {
+    let path = folder.join(run_folder::MODEL);
+    let model = match fs::read_to_string(&path) {
+        Ok(model) => model,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Standing::New),
+        Err(e) => return Err(Failure::file(&path, &e)),
+    };
+    // A run without a note ended before its first step.
+    let Some(record) = Record::read(folder)? else { return Ok(Standing::New) };
+    let same_data = record.is_on(&args.images);
+    if model == merged && same_data {
+        return Ok(match record.state {
+            State::Begun if !folder.join(LAST).is_file() => Standing::New,
+            State::Begun => Standing::Begun(record),
+            State::Finished | State::Diverged => Standing::Done(record),
+        });
+    }
+    if args.force {
+        return Ok(Standing::New);
+    }
+    let what = if same_data { "with another model" } else { "on other images" };
+    Err(Failure::usage(format!("`{}` was trained {what}", folder.display()))
+        .help("train it again with --force, or choose another --name for this study"))
+}
+
+/// Brings a cell to its end; `None` if stopped before.
+fn train(
+    args: &Sweep,
+    source: &Source,
+    planned: Planned,
+    interrupt: &Interrupt,
+) -> Result<Option<Trained>, Failure> {
+    let Planned { cell, folder, bops, merged, standing } = planned;
+    let (existing, before) = match standing {
+        Standing::Done(record) => return Trained::read(cell, bops, record, &folder).map(Some),
+        Standing::Begun(record) => (Existing::Resume, record),
+        Standing::New => (Existing::Force, Record::new(&args.images)),
+    };
+    let ready = compile::ready(source, &cell.model, &args.machine)?;
+    debug_assert_eq!(ready.merged, merged);
+    let resume = (existing == Existing::Resume).then(|| folder.join(LAST));
+    let mut run = Run::prepare(ready, &args.machine, &args.images, folder.clone(), &existing)?;
+    if !args.quiet {
+        note(&format!("  {}", run.heading()));
+    }
+    before.write(&folder)?;
+    let display = Display::new(run.epochs, args.images.measured(), args.quiet);
+    let mut recorder = Recorder::new(display, &folder, before);
+    recorder.display.start();
+    let outcome = run.train(resume.as_deref(), args.max_steps, interrupt, &mut recorder);
+    let mut record = recorder.finish()?;
+    match outcome {
+        Ok(outcome) if outcome.finished => {
+            record.state = State::Finished;
+            record.weights = Some(run.session.weights_hash());
+        }
+        Ok(_) => {
+            record.write(&folder)?;
+            return Ok(None);
+        }
+        Err(error) if error.kind == ErrorKind::Diverged => {
+            record.state = State::Diverged;
+            record.reason = Some(error.message);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    record.write(&folder)?;
+    Trained::read(cell, bops, record, &folder).map(Some)
+}

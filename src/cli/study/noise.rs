@@ -1,0 +1,273 @@
+//! `fqtc study noise`: how gradient noise grows from the last layer to the first, beside its prediction.
+//!
+//! Weights come from a short training run in integers, or from a run folder; the noise is measured at them in real numbers.
+
+use std::path::{Path, PathBuf};
+
+use clap::builder::NonEmptyStringValueParser;
+use fqt_runtime::checkpoint;
+use fqt_runtime::data::Dataset;
+use fqt_runtime::session::Session;
+use fqt_runtime::train::{LAST, Options, train};
+
+use crate::cli::display::Display;
+use crate::cli::failure::Failure;
+use crate::cli::images::Images;
+use crate::cli::options::{Machine, Model, Settings};
+use crate::cli::source::Source;
+use crate::cli::terminal::{Interrupt, note, say, table};
+use crate::cli::{compile, run_folder};
+use crate::ir::{Module, Stage};
+use crate::noise::{Crossing, Point};
+use crate::tensor::Tensor;
+
+/// Show how the noise of quantized gradients grows from the last layer to the first, and what is predicted for it.
+///
+/// A quantizer adds noise of c times the energy of the gradient it reads. Noise is the energy of what differs from the
+/// exact gradient where a layer's gradient is quantized, over the energy of the exact one; growth, that of 1 + noise from
+/// one layer to the next. Two predictions from the measured c stand beside it: by gains follows the noise of each quantizer
+/// alone through the network and adds them up; as signal takes noise to be amplified as the gradient itself is, which makes
+/// 1 + noise the product of all 1 + c in a chain.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Model file (.fqt), the name of a built-in model, or the folder of a run, whose last weights are taken
+    #[arg(value_name = "MODEL|RUN")]
+    model: PathBuf,
+    /// Settings to change
+    #[arg(value_name = "KEY=VALUE")]
+    changes: Vec<String>,
+    /// Recipes to compare; each trains a network of its own
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
+    recipes: Vec<String>,
+    /// Bits of gradients to compare, on the weights that the first trained
+    #[arg(
+        long,
+        value_name = "N,...",
+        value_delimiter = ',',
+        default_value = "8,4,3,2",
+        allow_negative_numbers = true
+    )]
+    gbits: Vec<i64>,
+    /// Where all random numbers come from
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    seed: Option<i64>,
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    machine: Machine,
+    #[command(flatten)]
+    images: Images,
+    /// Images of the batch at which noise is measured
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..=1024))]
+    count: u16,
+    /// Backward passes with quantizers, to take the mean of
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    passes: u64,
+    /// Draw inflation by layer into this file
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Show every layer
+    #[arg(long)]
+    layers: bool,
+}
+
+/// What was measured with one recipe and one width.
+pub(super) struct Measured {
+    pub(super) label: String,
+    pub(super) crossings: Vec<Crossing>,
+}
+
+/// Passes over the training images, if nothing else is said: enough that weights are no longer random.
+const EPOCHS: i64 = 1;
+
+/// Runs the command.
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let interrupt = Interrupt::catch()?;
+    let run = args.model.is_dir().then_some(args.model.as_path());
+    let path = run.map_or_else(|| args.model.clone(), |run| run.join(run_folder::MODEL));
+    let source = Source::read(&path)?;
+    if run.is_some() && !args.recipes.is_empty() {
+        return Err(Failure::usage("the weights of a run belong to the recipe they were trained with")
+            .help("leave --recipes out, or name a model file"));
+    }
+    let recipes: Vec<Option<String>> = match args.recipes[..] {
+        [] => vec![None],
+        _ => args.recipes.iter().cloned().map(Some).collect(),
+    };
+    let mut all = vec![];
+    for recipe in recipes {
+        let model = |gbits: i64, settings: Settings| Model {
+            path: path.clone(),
+            changes: args.changes.clone(),
+            recipe: recipe.clone(),
+            gbits: Some(gbits),
+            seed: args.seed,
+            settings,
+        };
+        // Every width is checked before anything takes its time.
+        let batch = Settings { batch: Some(i64::from(args.count)), ..args.settings.clone() };
+        let modules = args
+            .gbits
+            .iter()
+            .map(|&gbits| compile::module(&source, &model(gbits, batch.clone()), Stage::Bits));
+        let modules = modules.collect::<Result<Vec<Module>, Failure>>()?;
+        let epochs = args.settings.epochs.or(run.is_none().then_some(EPOCHS));
+        let first = args.gbits.first().copied().unwrap_or(8);
+        let trained = model(first, Settings { epochs, ..args.settings.clone() });
+        let weights = weights(args, &source, &trained, run, &interrupt)?;
+        for (module, &gbits) in modules.iter().zip(&args.gbits) {
+            if interrupt.requested() {
+                return Err(Failure::Interrupted);
+            }
+            let label =
+                recipe.iter().cloned().chain([format!("{gbits} bits")]).collect::<Vec<_>>().join(", ");
+            note(&format!("{label}: {} backward passes", args.passes));
+            let (image, labels) = batch_of(module, &weights.data, weights.mean.as_slice());
+            let point = Point::new(module, &weights.params, &image, &labels);
+            all.push(Measured { label, crossings: point.measure(args.passes, args.machine.threads()) });
+        }
+    }
+    if args.layers {
+        all.iter()
+            .try_for_each(|measured| say(&format!("{}\n{}\n", measured.label, table(&by_layer(measured)))))?;
+    }
+    say(&table(&totals(&all)))?;
+    let Some(path) = &args.svg else { return Ok(()) };
+    let svg = super::plot::noise(&all).map_err(|why| Failure::failed(format!("cannot draw: {why}")))?;
+    Ok(fqt_runtime::durable::write(path, svg.as_bytes())?)
+}
+
+/// Trained weights, and images to measure at.
+struct Weights {
+    params: Vec<Tensor>,
+    data: Dataset,
+    mean: Vec<u8>,
+}
+
+fn weights(
+    args: &Args,
+    source: &Source,
+    model: &Model,
+    run: Option<&Path>,
+    interrupt: &Interrupt,
+) -> Result<Weights, Failure> {
+    let look = |compiled: &crate::driver::Compiled| compiled.module.params.clone();
+    let (ready, params) = compile::ready_and(source, model, &args.machine, look)?;
+    let mut session = Session::new(ready.artifact, ready.kernels, args.machine.threads())?;
+    let data = args.images.open_for(session.shape(), session.artifact().classes as usize)?;
+    match run {
+        Some(folder) => {
+            checkpoint::load_state(&folder.join(LAST), &mut session)?;
+        }
+        None => {
+            let options = Options {
+                epochs: ready.epochs,
+                seed: ready.seed,
+                augmentation: ready.augmentation,
+                max_steps: None,
+                folder: None,
+                resume: None,
+                stop: interrupt.flag(),
+            };
+            let mut display = Display::new(ready.epochs, args.images.measured(), false);
+            display.start();
+            let outcome = train(&mut session, &data, &options, &mut display);
+            display.finish();
+            if !outcome?.finished {
+                return Err(Failure::Interrupted);
+            }
+        }
+    }
+    let mean = data.mean_pixel();
+    Ok(Weights {
+        params: crate::driver::parameters(&params, session.artifact(), session.arena()),
+        data,
+        mean,
+    })
+}
+
+/// The first test images as a batch of the module: real images, and labels.
+fn batch_of(module: &Module, data: &Dataset, mean: &[u8]) -> (Tensor, Tensor) {
+    let shape = module.ty(module.image).shape.clone();
+    let [n, h, w, c] = [0, 1, 2, 3].map(|axis| shape[axis] as usize);
+    let n = n.min(data.test.len());
+    let mut pixels = Vec::with_capacity(n * h * w * c);
+    for i in 0..n {
+        let image = data.test.image(i);
+        for at in 0..h * w {
+            pixels.extend((0..c).map(|k| (f64::from(image[k * h * w + at]) - f64::from(mean[k])) / 64.0));
+        }
+    }
+    let labels = data.test.labels[..n].iter().map(|&label| f64::from(label)).collect();
+    (Tensor::new(shape, pixels), Tensor::new(vec![n as u64], labels))
+}
+
+/// From the last layer to the first.
+fn by_layer(measured: &Measured) -> Vec<Vec<String>> {
+    let mut rows = vec![["layer", "c", "noise", "by gains", "as signal"].map(str::to_owned).to_vec()];
+    rows.extend(measured.crossings.iter().map(|crossing| {
+        let Crossing { layer, own, measured, as_signal, by_gains } = crossing;
+        [own, measured, by_gains, as_signal].into_iter().fold(vec![layer.clone()], |mut row, x| {
+            row.push(number(*x));
+            row
+        })
+    }));
+    rows
+}
+
+/// A line for each recipe and width: noise at the first layer, and its growth per layer, the root of 1 + noise.
+fn totals(all: &[Measured]) -> Vec<Vec<String>> {
+    let head = [
+        "gradients",
+        "layers",
+        "mean c",
+        "noise",
+        "by gains",
+        "as signal",
+        "growth",
+        "by gains",
+        "as signal",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for Measured { label, crossings } in all {
+        let Some(first) = crossings.last() else { continue };
+        let n = crossings.len();
+        let own = crossings.iter().map(|crossing| crossing.own).sum::<f64>() / n as f64;
+        let noises = [first.measured, first.by_gains, first.as_signal];
+        let growths = noises.map(|noise| format!("{:.4}", root(1.0 + noise, (n - 1).max(1))));
+        let row = [label.clone(), n.to_string(), number(own)].into_iter();
+        rows.push(row.chain(noises.map(number)).chain(growths).collect());
+    }
+    rows
+}
+
+/// The number whose `n`-th power is `x`, by halving: reports do not depend on the platform's library.
+fn root(x: f64, n: usize) -> f64 {
+    let power = |base: f64| (0..n).fold(1.0, |product, _| product * base);
+    let (mut low, mut high) = (0.0, x.max(1.0));
+    for _ in 0..200 {
+        let middle = 0.5 * (low + high);
+        if power(middle) < x { low = middle } else { high = middle }
+    }
+    0.5 * (low + high)
+}
+
+/// Three significant digits, and an exponent where zeros would not help.
+fn number(x: f64) -> String {
+    if x != 0.0 && !(1e-3..1e4).contains(&x) { format!("{x:.2e}") } else { format!("{x:.4}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roots_and_numbers() {
+        assert!((root(1024.0, 10) - 2.0).abs() < 1e-12);
+        assert!((root(0.25, 2) - 0.5).abs() < 1e-12);
+        assert_eq!(
+            (number(1.08634), number(2.5e13), number(0.0), number(2e-5)),
+            ("1.0863".into(), "2.50e13".into(), "0.0000".into(), "2.00e-5".into())
+        );
+    }
+}

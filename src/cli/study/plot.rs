@@ -1,0 +1,232 @@
+//! A study as charts, one SVG: accuracy against gradient bits, and the course of the loss.
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+use super::cells::{Axis, Subject};
+use super::noise::Measured;
+use super::statistics::Mean;
+use super::summary::Study;
+use crate::noise::Crossing;
+
+/// Pixels of the whole drawing; each chart has half of it.
+const SIZE: (u32, u32) = (860, 860);
+const FONT: &str = "sans-serif";
+
+/// Colours that people with colour blindness can tell apart (Okabe and Ito).
+const COLOURS: [RGBColor; 7] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(90, 90, 90),
+];
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Drawn = Result<(), Box<dyn std::error::Error>>;
+
+/// Both charts.
+pub(super) fn svg(study: &Study) -> Result<String, String> {
+    let mut text = String::new();
+    let mut draw = || -> Drawn {
+        let root = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
+        root.fill(&WHITE)?;
+        let (above, below) = root.split_vertically(SIZE.1 / 2);
+        accuracies(&above, study)?;
+        losses(&below, study)?;
+        Ok(root.present()?)
+    };
+    draw().map_err(|error| error.to_string())?;
+    Ok(text)
+}
+
+/// A line of the upper chart: places among the categories, and means.
+struct Line {
+    label: String,
+    points: Vec<(f64, Mean)>,
+}
+
+/// Accuracy by the values of one axis, a line for each combination of the others.
+fn accuracies(area: &Area, study: &Study) -> Drawn {
+    let axes = study.varied();
+    let across = across(axes);
+    let categories = across.map_or(vec![String::new()], |at| axes[at].values.clone());
+    let lines = lines(study, across, &categories);
+    let ends = |mean: &Mean| [mean.value - mean.error.unwrap_or(0.0), mean.value + mean.error.unwrap_or(0.0)];
+    let values = lines.iter().flat_map(|line| line.points.iter().flat_map(|(_, mean)| ends(mean)));
+    let (low, high) = range(values).unwrap_or((0.0, 100.0));
+    let margin = (0.06 * (high - low)).max(0.5);
+    let last = categories.len() as f64 - 0.5;
+    let mut chart = ChartBuilder::on(area)
+        .caption(format!("{} accuracy of {}, last epoch, %", study.measured, study.model), (FONT, 18))
+        .margin(12)
+        .x_label_area_size(42)
+        .y_label_area_size(52)
+        .build_cartesian_2d(-0.5..last, (low - margin)..(high + margin))?;
+    let name = |x: &f64| {
+        let place = x.round();
+        let category =
+            if (x - place).abs() < 1e-6 && place >= 0.0 { categories.get(place as usize) } else { None };
+        category.cloned().unwrap_or_default()
+    };
+    chart
+        .configure_mesh()
+        .max_light_lines(0)
+        .disable_x_mesh()
+        .x_labels(categories.len())
+        .x_label_formatter(&name)
+        .x_desc(across.map_or("", |at| axes[at].subject.name()))
+        .y_label_formatter(&|y| format!("{y:.1}"))
+        .label_style((FONT, 13))
+        .draw()?;
+    for (i, line) in lines.iter().enumerate() {
+        let colour = COLOURS[i % COLOURS.len()];
+        let points = line.points.iter().map(|(x, mean)| (*x, mean.value));
+        chart
+            .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
+            .label(&line.label)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+        chart.draw_series(line.points.iter().map(|(x, mean)| {
+            let [low, high] = ends(mean);
+            ErrorBar::new_vertical(*x, low, mean.value, high, colour.filled(), 8)
+        }))?;
+    }
+    legend(&mut chart, SeriesLabelPosition::LowerLeft)
+}
+
+/// The axis that is drawn from left to right: gradient bits, else what varies last.
+fn across(axes: &[Axis]) -> Option<usize> {
+    let bits = axes.iter().position(|axis| axis.subject == Subject::GradientBits && axis.values.len() > 1);
+    bits.or_else(|| axes.iter().rposition(|axis| axis.values.len() > 1)).or(axes.len().checked_sub(1))
+}
+
+fn lines(study: &Study, across: Option<usize>, categories: &[String]) -> Vec<Line> {
+    let axes = study.varied();
+    let mut lines: Vec<(Vec<String>, Line)> = vec![];
+    for row in study.rows() {
+        let mut others = row.values.to_vec();
+        let value = across.map_or_else(String::new, |at| std::mem::take(&mut others[at]));
+        let place = categories.iter().position(|category| *category == value);
+        let (Some(place), Some(mean)) = (place, row.accuracy()) else { continue };
+        let at = lines.iter().position(|(key, _)| *key == others).unwrap_or_else(|| {
+            let words = axes.iter().zip(&others).filter(|(_, value)| !value.is_empty());
+            let words: Vec<String> = words.map(|(axis, value)| axis.subject.said(value)).collect();
+            let label = if words.is_empty() { study.model.clone() } else { words.join(", ") };
+            lines.push((others.clone(), Line { label, points: vec![] }));
+            lines.len() - 1
+        });
+        lines[at].1.points.push((place as f64, mean));
+    }
+    lines.into_iter().map(|(_, line)| line).collect()
+}
+
+/// Training loss by epoch, a line for each row.
+fn losses(area: &Area, study: &Study) -> Drawn {
+    let course = |row: &super::summary::Row| -> Vec<(f64, f64)> {
+        (0..).map_while(|epoch| Some((epoch as f64 + 1.0, row.training_loss(epoch)?))).collect()
+    };
+    let rows = study.rows();
+    let lines: Vec<_> = rows.iter().map(|row| (row.label(study.varied()), course(row))).collect();
+    let points = || lines.iter().flat_map(|(_, line)| line);
+    let (_, high) = range(points().map(|(_, y)| *y)).unwrap_or((0.0, 1.0));
+    let last = points().map(|(x, _)| *x).fold(2.0, f64::max);
+    let mut chart = ChartBuilder::on(area)
+        .caption("training loss, mean over seeds, nats", (FONT, 18))
+        .margin(12)
+        .x_label_area_size(42)
+        .y_label_area_size(52)
+        .build_cartesian_2d(1.0..last, 0.0..(1.05 * high))?;
+    chart
+        .configure_mesh()
+        .max_light_lines(0)
+        .x_label_formatter(&|x| if (x - x.round()).abs() < 1e-6 { format!("{x:.0}") } else { String::new() })
+        .x_desc("epoch")
+        .y_label_formatter(&|y| format!("{y:.2}"))
+        .label_style((FONT, 13))
+        .draw()?;
+    for (i, (label, line)) in lines.iter().enumerate() {
+        let colour = COLOURS[i % COLOURS.len()];
+        chart
+            .draw_series(LineSeries::new(line.iter().copied(), colour.stroke_width(2)).point_size(2))?
+            .label(label)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+    }
+    legend(&mut chart, SeriesLabelPosition::UpperRight)
+}
+
+/// Noise of gradients from the last layer to the first, as powers of ten: points measured, lines predicted.
+pub(super) fn noise(all: &[Measured]) -> Result<String, String> {
+    let mut text = String::new();
+    let mut draw = || -> Drawn {
+        let root = SVGBackend::with_string(&mut text, (SIZE.0, SIZE.1 / 2)).into_drawing_area();
+        root.fill(&WHITE)?;
+        inflations(&root, all)?;
+        Ok(root.present()?)
+    };
+    draw().map_err(|error| error.to_string())?;
+    Ok(text)
+}
+
+fn inflations(area: &Area, all: &[Measured]) -> Drawn {
+    let values = || all.iter().flat_map(|measured| &measured.crossings);
+    let high = values().flat_map(|c| [1.0 + c.measured, 1.0 + c.by_gains]).fold(2.0, f64::max);
+    let last = all.iter().map(|measured| measured.crossings.len()).max().unwrap_or(0).max(2) as f64;
+    let mut chart = ChartBuilder::on(area)
+        .caption("1 + noise of gradients: measured (points), predicted by gains (lines)", (FONT, 18))
+        .margin(12)
+        .x_label_area_size(42)
+        .y_label_area_size(72)
+        .build_cartesian_2d(1.0..last, (0.5..2.0 * high).log_scale())?;
+    chart
+        .configure_mesh()
+        .max_light_lines(0)
+        .x_label_formatter(&|x| if (x - x.round()).abs() < 1e-6 { format!("{x:.0}") } else { String::new() })
+        .x_desc("quantizers from the last layer to the first")
+        .y_label_formatter(&|y| format!("{y:.0e}"))
+        .label_style((FONT, 13))
+        .draw()?;
+    for (i, measured) in all.iter().enumerate() {
+        let colour = COLOURS[i % COLOURS.len()];
+        let points = |of: fn(&Crossing) -> f64| {
+            measured.crossings.iter().enumerate().map(move |(i, crossing)| (i as f64 + 1.0, of(crossing)))
+        };
+        chart
+            .draw_series(LineSeries::new(points(|c| 1.0 + c.by_gains), colour.stroke_width(2)))?
+            .label(&measured.label)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+        chart.draw_series(points(|c| 1.0 + c.measured).map(|at| Circle::new(at, 3, colour.filled())))?;
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE.mix(0.85))
+        .border_style(BLACK.mix(0.3))
+        .label_font((FONT, 13))
+        .draw()?;
+    Ok(())
+}
+
+type Chart<'a, 'b> = ChartContext<
+    'a,
+    SVGBackend<'b>,
+    Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>,
+>;
+
+fn legend<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>, position: SeriesLabelPosition) -> Drawn {
+    chart
+        .configure_series_labels()
+        .position(position)
+        .background_style(WHITE.mix(0.85))
+        .border_style(BLACK.mix(0.3))
+        .label_font((FONT, 13))
+        .draw()?;
+    Ok(())
+}
+
+/// Least and greatest.
+fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
+    values
+        .fold(None, |ends, x| Some(ends.map_or((x, x), |(low, high): (f64, f64)| (low.min(x), high.max(x)))))
+}

@@ -1,0 +1,274 @@
+//! How the noise of gradient quantizers grows from the last layer to the first, and what is predicted for it.
+//!
+//! With what the forward pass computed held fixed, the backward pass is linear in the gradient, and quantizers that round
+//! at random add noise whose mean is zero. Noise is measured as the energy of what differs from the exact gradient, over the
+//! energy of that: V. A quantizer adds c·(1 + V), where c is the energy of its noise over that of what it reads. Two
+//! predictions follow, both from the c that were measured:
+//!
+//! - *as signal*: layers amplify noise as they amplify the gradient, and where branches meet, noises add as signals do. Then
+//!   1 + V = Π(1 + c) along a chain, and (1 + (1 + c₁)(1 + c₂)·G)/(1 + G) over a residual block whose branch has the gain G.
+//! - *by gains*: the noise of each quantizer alone is followed to all layers before it, which gives the gain of noise from
+//!   there to here; the noises of all add.
+//!
+//! Everything is computed in f64 by the oracle's meaning of the nodes.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use crate::ir::{Module, Node, Value};
+use crate::oracle::{self, Rounding, Values};
+use crate::quant;
+use crate::tensor::Tensor;
+use crate::types::word;
+
+/// A gradient quantizer on the way from the last layer to the first. Energies are over that of the exact gradient there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Crossing {
+    /// Path of the layer.
+    pub layer: String,
+    /// Energy of the quantizer's noise over that of what it reads: c.
+    pub own: f64,
+    /// Energy of the noise that arrives: V.
+    pub measured: f64,
+    /// The same, predicted from c alone.
+    pub as_signal: f64,
+    /// The same, predicted from c and the measured gains of noise.
+    pub by_gains: f64,
+}
+
+/// A point of a network with frozen forward values, at which gradients can be computed again and again.
+pub struct Point<'a> {
+    module: &'a Module,
+    /// Values of the forward pass, and the exact gradients.
+    exact: Values,
+    /// Nodes of the backward pass that quantized gradients depend on, in order.
+    backward: Vec<usize>,
+    /// Those of them that are quantizers.
+    quantizers: Vec<usize>,
+}
+
+/// Energies at each quantizer in a backward pass.
+#[derive(Clone)]
+struct Energies {
+    /// What it reads.
+    read: Vec<f64>,
+    /// What that differs by from the exact gradient.
+    deviation: Vec<f64>,
+    /// What it adds.
+    noise: Vec<f64>,
+}
+
+impl<'a> Point<'a> {
+    /// Computes a batch, and its exact gradients. The module has its gradient quantizers; `params` are in its order.
+    pub fn new(module: &'a Module, params: &[Tensor], image: &Tensor, labels: &Tensor) -> Point<'a> {
+        let mut exact: Values = vec![None; module.types.len()];
+        exact[module.image.0 as usize] = Some(image.clone());
+        exact[module.labels.0 as usize] = Some(labels.clone());
+        for (param, tensor) in module.params.iter().zip(params) {
+            exact[param.value.0 as usize] = Some(tensor.clone());
+        }
+        let loss = module.producer(module.loss).unwrap_or(0);
+        let backward = backward(module, loss);
+        let is_quantizer = |index: &usize| is_gradient_quantizer(&module.nodes[*index]);
+        let quantizers = backward.iter().copied().filter(is_quantizer).collect();
+        let mut point = Point { module, exact, backward, quantizers };
+        for index in (0..=loss).chain(point.backward.clone()) {
+            let node = &module.nodes[index];
+            let results = if is_gradient_quantizer(node) {
+                vec![point.value(node.operands[0], &[]).clone()]
+            } else {
+                point.evaluate(node, &[], &Rounding::default())
+            };
+            for (value, tensor) in node.results.iter().zip(results) {
+                point.exact[value.0 as usize] = Some(tensor);
+            }
+        }
+        point
+    }
+
+    /// The loss of the batch.
+    pub fn loss(&self) -> f64 {
+        self.value(self.module.loss, &[]).data[0]
+    }
+
+    /// Measures the noise at each quantizer, from the last layer to the first: the mean of so many backward passes, on so
+    /// many threads.
+    pub fn measure(&self, passes: u64, threads: usize) -> Vec<Crossing> {
+        let n = self.quantizers.len() as u64;
+        // First each quantizer alone, then all of them with each seed.
+        let all = parallel(n + passes, threads, |job| match self.quantizers.get(job as usize) {
+            Some(&source) => self.pass(|index| index == source, 0),
+            None => self.pass(|_| true, job - n + 1),
+        });
+        let (alone, together) = all.split_at(n as usize);
+        let sum =
+            |of: fn(&Energies) -> &Vec<f64>, k: usize| together.iter().map(|pass| of(pass)[k]).sum::<f64>();
+        let own: Vec<f64> =
+            (0..n as usize).map(|k| ratio(sum(|e| &e.noise, k), sum(|e| &e.read, k))).collect();
+        let by_gains = self.by_gains(&own, alone);
+        let as_signal = self.as_signal(&own);
+        let crossing = |(k, &index): (usize, &usize)| {
+            let node = &self.module.nodes[index];
+            let exact = self.exact_energy(node.operands[0]) * passes as f64;
+            Crossing {
+                layer: node.path.clone(),
+                own: own[k],
+                measured: ratio(sum(|e| &e.deviation, k), exact),
+                as_signal: as_signal[k],
+                by_gains: by_gains[k],
+            }
+        };
+        self.quantizers.iter().enumerate().map(crossing).collect()
+    }
+
+    /// One backward pass in which some quantizers round; what no noise reaches is exact and not computed again.
+    fn pass(&self, rounds: impl Fn(usize) -> bool, seed: u64) -> Energies {
+        let rounding = Rounding { seed, ..Rounding::default() };
+        let zeros = vec![0.0; self.quantizers.len()];
+        let mut energies = Energies { read: zeros.clone(), deviation: zeros.clone(), noise: zeros };
+        let mut noisy: Values = vec![None; self.module.types.len()];
+        let mut k = 0;
+        for &index in &self.backward {
+            let node = &self.module.nodes[index];
+            let reached = node.operands.iter().any(|value| noisy[value.0 as usize].is_some());
+            let quantizer = is_gradient_quantizer(node);
+            let results = match (quantizer, rounds(index)) {
+                (true, false) => vec![self.value(node.operands[0], &noisy).clone()],
+                (true, true) => self.evaluate(node, &noisy, &rounding),
+                (false, _) if reached => self.evaluate(node, &noisy, &rounding),
+                (false, _) => continue,
+            };
+            if quantizer {
+                let read = self.value(node.operands[0], &noisy);
+                energies.read[k] = energy(read);
+                energies.deviation[k] = distance(read, self.value(node.operands[0], &[]));
+                energies.noise[k] = distance(read, &results[0]);
+                k += 1;
+                if !reached && !rounds(index) {
+                    continue;
+                }
+            }
+            for (value, tensor) in node.results.iter().zip(results) {
+                noisy[value.0 as usize] = Some(tensor);
+            }
+        }
+        energies
+    }
+
+    /// A value in a pass: noisy if noise has reached it.
+    fn value<'b>(&'b self, value: Value, noisy: &'b [Option<Tensor>]) -> &'b Tensor {
+        let noisy = noisy.get(value.0 as usize).and_then(Option::as_ref);
+        noisy.or(self.exact[value.0 as usize].as_ref()).expect("operands are computed before they are read")
+    }
+
+    fn evaluate(&self, node: &Node, noisy: &[Option<Tensor>], rounding: &Rounding) -> Vec<Tensor> {
+        let operands: Vec<&Tensor> = node.operands.iter().map(|&value| self.value(value, noisy)).collect();
+        oracle::node(self.module, node, &operands, rounding)
+    }
+
+    fn exact_energy(&self, value: Value) -> f64 {
+        energy(self.value(value, &[]))
+    }
+
+    /// The noise at each quantizer if that of every one before it arrives with its gain, and all add.
+    fn by_gains(&self, own: &[f64], alone: &[Energies]) -> Vec<f64> {
+        let exact: Vec<f64> = self
+            .quantizers
+            .iter()
+            .map(|&index| self.exact_energy(self.module.nodes[index].operands[0]))
+            .collect();
+        let mut noise: Vec<f64> = vec![];
+        for k in 0..own.len() {
+            let from = |j: usize| {
+                let gain = ratio(alone[j].deviation[k], alone[j].noise[j]);
+                own[j] * (1.0 + noise[j]) * exact[j] * gain
+            };
+            noise.push(ratio((0..k).map(from).fold(0.0, |sum, x| sum + x), exact[k]));
+        }
+        noise
+    }
+
+    /// The noise at each quantizer if noise is amplified as the gradient is.
+    fn as_signal(&self, own: &[f64]) -> Vec<f64> {
+        let gradients: BTreeSet<Value> =
+            self.backward.iter().flat_map(|&index| self.module.nodes[index].results.clone()).collect();
+        // The energy of a gradient with its noise, over that without.
+        let mut inflation = vec![1.0f64; self.module.types.len()];
+        let mut noise = vec![];
+        for &index in &self.backward {
+            let node = &self.module.nodes[index];
+            let inputs = node.operands.iter().copied().filter(|value| gradients.contains(value));
+            let (mut with, mut without) = (0.0, 0.0);
+            for value in inputs {
+                let energy = self.exact_energy(value);
+                (with, without) = (with + energy * inflation[value.0 as usize], without + energy);
+            }
+            let mut here = if without > 0.0 { with / without } else { 1.0 };
+            if is_gradient_quantizer(node) {
+                noise.push(here - 1.0);
+                here *= 1.0 + own[noise.len() - 1];
+            }
+            node.results.iter().for_each(|result| inflation[result.0 as usize] = here);
+        }
+        noise
+    }
+}
+
+/// The results of jobs 0 to `count` − 1, in order.
+fn parallel<T: Send>(count: u64, threads: usize, job: impl Fn(u64) -> T + Sync) -> Vec<T> {
+    let next = Mutex::new((0..count).rev().collect::<Vec<u64>>());
+    let done = Mutex::new(vec![]);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                let take = || next.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                while let Some(number) = take() {
+                    let result = job(number);
+                    done.lock().unwrap_or_else(PoisonError::into_inner).push((number, result));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(number, _)| *number);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Nothing over nothing is nothing.
+fn ratio(a: f64, b: f64) -> f64 {
+    if b > 0.0 { a / b } else { 0.0 }
+}
+
+fn energy(tensor: &Tensor) -> f64 {
+    tensor.data.iter().map(|x| x * x).sum()
+}
+
+fn distance(a: &Tensor, b: &Tensor) -> f64 {
+    a.data.iter().zip(&b.data).map(|(a, b)| (a - b) * (a - b)).sum()
+}
+
+fn is_gradient_quantizer(node: &Node) -> bool {
+    node.attrs.contains_key("stream")
+}
+
+/// Nodes after the loss that lead to quantizers of gradients, one for each gradient: where the derivatives of a layer have
+/// quantizers of their own, that of the data gradient.
+fn backward(module: &Module, loss: usize) -> Vec<usize> {
+    let per_channel = |node: &Node| quant::per_channel(&module.schemes[word(&node.attrs, "scheme")].params);
+    let quantizers = || module.nodes.iter().filter(|node| is_gradient_quantizer(node));
+    let has_other = |node: &Node| {
+        per_channel(node) && quantizers().any(|other| other.operands == node.operands && !per_channel(other))
+    };
+    let mut wanted: BTreeSet<Value> = BTreeSet::new();
+    let mut kept = vec![];
+    for index in (loss + 1..module.nodes.len()).rev() {
+        let node = &module.nodes[index];
+        let is_goal = is_gradient_quantizer(node) && !has_other(node);
+        if is_goal || node.results.iter().any(|result| wanted.contains(result)) {
+            wanted.extend(&node.operands);
+            kept.push(index);
+        }
+    }
+    kept.reverse();
+    kept
+}

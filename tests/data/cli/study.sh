@@ -1,0 +1,63 @@
+# Studies: cells, summaries, interruption, and what cannot be.
+cat > tiny.fqt <<'EOF'
+model tiny {
+  input image: 28x28x1
+  classes 10
+  use recipe plain
+  image |> flatten |> linear(16) |> relu |> linear(10)
+  train { epochs 1 batch 50 }
+}
+EOF
+# Times are those of the machine.
+masked() { sed -E 's/ [0-9]+:[0-9]{2} +[0-9]+$/ T R/; s/[0-9]+ images\/s/N images\/s/; s/ +/ /g'; }
+
+# Stopped twice, in different cells; a cell is what the command says that trains it.
+study() { fqtc study tiny.fqt --gbits 4,2 weights.per=channel,tensor --seeds 0,1 --validation 500 --name s "$@" 2>&1 | masked; }
+study --quiet --max-steps 5
+study --quiet --max-steps 189
+study --quiet --threads 2
+cut -d, -f1-5,12- runs/s/summary.csv
+fqtc train tiny.fqt --quiet weights.per=channel --validation 500 --gbits 4 --seed 0 --name straight
+for file in last.safetensors best.safetensors metrics.csv model.fqt; do
+  cmp runs/straight/$file runs/s/g4-weights.per=channel-s0/$file && echo "$file: the same"
+done
+fqtc eval runs/s/g2-weights.per=tensor-s1
+
+# More seeds: what is there stays.
+before=$(cksum runs/s/*/last.safetensors)
+fqtc study tiny.fqt --gbits 4,2 weights.per=channel,tensor --seeds 0,1,2 --validation 500 --name s 2>&1 | masked
+test "$before" = "$(cksum runs/s/*-s[01]/last.safetensors)" && echo "kept"
+grep -c '<svg' runs/s/summary.html
+grep -E 'src=|href=|url\(' runs/s/summary.html runs/s/summary.svg
+
+# Cells of another model, other images, or a run; a cell that diverges.
+fqtc study tiny.fqt --gbits 4,2 weights.per=channel,tensor --epochs 2 --seeds 0 --validation 500 --name s
+fqtc study tiny.fqt --gbits 4,2 weights.per=channel,tensor --seeds 0 --name s
+fqtc study tiny.fqt --gbits 4 weights.per=channel,tensor --seeds 0 --name s --force --quiet | masked
+fqtc study tiny.fqt --name straight
+fqtc study tiny.fqt optimizer.lr=0.05,16 schedule=constant --epochs 4 --name d --quiet 2>&1 | masked
+cut -d, -f1-4 runs/d/summary.csv
+echo > runs/d/optimizer.lr=16/cell.json && fqtc study tiny.fqt optimizer.lr=0.05,16 schedule=constant --epochs 4 --name d
+
+# Stopped from outside.
+"$FQTC" study tiny.fqt --epochs 10000 --quiet --name stopped &
+until test -s runs/stopped/run/metrics.jsonl; do sleep 0.1; done
+kill -TERM $!
+wait $!
+echo "exit $?"
+
+# Requests that make no sense.
+fqtc study nowhere.fqt
+fqtc study tiny.fqt --recipes plain,bn_rectifeid
+fqtc study tiny.fqt --recipes ''
+fqtc study tiny.fqt --gbits 8,1
+fqtc study tiny.fqt --gbits 4,4
+fqtc study tiny.fqt --seeds 0,x
+fqtc study tiny.fqt --seeds=-1
+fqtc study tiny.fqt weights.per=channel,,tensor
+fqtc study tiny.fqt weights.pre=channel,tensor
+fqtc study tiny.fqt --data nowhere
+fqtc study tiny.fqt --validation 10000 --name v
+fqtc study tiny.fqt --name ../elsewhere
+test -e runs/v && echo "an empty study is left"
+rm -r tiny.fqt runs/s runs/d runs/stopped

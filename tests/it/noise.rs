@@ -1,0 +1,82 @@
+//! The noise of gradient quantizers: parameters read back from memory, and predictions against measurements.
+
+use fqt_runtime::session::Mode;
+use fqtc::driver;
+use fqtc::ir::Module;
+use fqtc::noise::{Crossing, Point};
+use fqtc::tensor::Tensor;
+
+use crate::support::runs;
+
+/// A network at its start: its module, parameters, a batch, and the loss that integers compute for it.
+struct Start {
+    module: Module,
+    params: Vec<Tensor>,
+    image: Tensor,
+    labels: Tensor,
+    loss: f64,
+}
+
+fn start(file: &str, words: &str) -> Start {
+    let compiled = runs::compiled(file, words);
+    let batch = compiled.artifact.batch as usize;
+    let data = runs::images(&compiled, batch);
+    let mut session = runs::session(&compiled, runs::targets_here().pop().unwrap(), 1);
+    let mean = data.mean_pixel();
+    session.start(1, &mean, 10);
+    let params = driver::parameters(&compiled.module.params, session.artifact(), session.arena());
+    session.load(&data.train, &(0..batch as u32).collect::<Vec<_>>(), None);
+    session.run(Mode::Train);
+    let loss = session.tally(batch).loss as f64 / 65536.0 / batch as f64;
+    let shape = compiled.module.ty(compiled.module.image).shape.clone();
+    let (pixels, channels) = ((shape[1] * shape[2]) as usize, shape[3] as usize);
+    let image = (0..batch).flat_map(|i| {
+        let image = data.train.image(i);
+        let at = move |p: usize, c: usize| f64::from(image[c * pixels + p]);
+        let mean = &mean;
+        (0..pixels).flat_map(move |p| (0..channels).map(move |c| (at(p, c) - f64::from(mean[c])) / 64.0))
+    });
+    let image = Tensor::new(shape, image.collect());
+    let labels = data.train.labels.iter().map(|&label| f64::from(label)).collect();
+    let labels = Tensor::new(vec![batch as u64], labels);
+    Start { module: compiled.module, params, image, labels, loss }
+}
+
+fn measure(file: &str, words: &str, passes: u64) -> (f64, f64, Vec<Crossing>) {
+    let Start { module, params, image, labels, loss } = start(file, words);
+    let point = Point::new(&module, &params, &image, &labels);
+    (loss, point.loss(), point.measure(passes, 2))
+}
+
+#[test]
+fn parameters_from_memory_give_the_loss_that_integers_compute() {
+    for (file, words) in [("resnet8.fqt", "--batch 4"), ("lenet5.fqt", "--batch 4"), ("mlp.fqt", "--batch 4")]
+    {
+        let (integers, reals, _) = measure(file, words, 1);
+        assert!((integers / reals - 1.0).abs() < 0.02, "{file}: {integers} in integers, {reals} in reals");
+    }
+}
+
+#[test]
+fn noise_of_all_quantizers_is_the_sum_of_their_noises() {
+    for (gbits, tolerance) in [(8, 0.1), (4, 0.1), (3, 0.15)] {
+        let (_, _, crossings) = measure("resnet8.fqt", &format!("--batch 4 --gbits {gbits}"), 12);
+        assert_eq!(crossings.first().unwrap().layer, "linear1");
+        let first = crossings.last().unwrap();
+        assert_eq!(first.layer, "conv1");
+        let ratio = (1.0 + first.measured) / (1.0 + first.by_gains);
+        assert!((ratio - 1.0).abs() < tolerance, "{gbits} bits: {first:?}");
+        // Fewer bits, more noise, by the square of the step.
+        assert!(crossings.iter().all(|crossing| crossing.own > 0.0));
+    }
+}
+
+#[test]
+fn in_a_chain_noise_taken_as_signal_is_a_product() {
+    let (_, _, crossings) = measure("mlp.fqt", "--batch 4 --gbits 3", 2);
+    let mut product = 1.0;
+    for crossing in crossings {
+        assert!((1.0 + crossing.as_signal - product).abs() < 1e-9 * product, "{crossing:?}");
+        product *= 1.0 + crossing.own;
+    }
+}
