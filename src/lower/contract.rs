@@ -117,7 +117,8 @@ impl Work {
             return Work::Depthwise(Depthwise::grad_input(cx, path, conv, &gradient, weights.forward));
         }
         let weights = weights.transposed.expect("packed where a data gradient is live");
-        let bits = (gradient.levels as u32 + 1).ilog2() + 1;
+        let zero = gradient.nhwc.expect("a data gradient reads codes in NHWC").zero;
+        let bits = zero.ilog2() + 1;
         let init = gradient_corrections(cx, path, conv, weights, bits);
         Work::GradInput { gradient, weights, init }
     }

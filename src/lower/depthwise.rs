@@ -113,8 +113,7 @@ impl Depthwise {
             }
         }
         let source = gradient.nhwc.expect("a data gradient reads codes in NHWC");
-        let zero = gradient.levels + 1;
-        Depthwise::new(cx, format!("{path}.gradient_taps"), conv, (source, zero), weights, stencils)
+        Depthwise::new(cx, format!("{path}.gradient_taps"), conv, (source, source.zero), weights, stencils)
     }
 
     fn new(
@@ -263,7 +262,6 @@ pub(super) fn grad_weight(
     let partial = cx.temp(format!("{path}.weight_partial"), DType::I64, &[items, taps, cp], PARTIAL_SUM);
     let sums = cx.temp(format!("{path}.weight_grad"), DType::I64, &[1, taps, cp], SUM);
     let codes = gradient.nhwc.expect("the weight gradient of a depthwise convolution reads codes in NHWC");
-    let codes = Source { zero: gradient.levels + 1, ..codes };
     let size = taps * cp;
     cx.call("depthwise_grad_weight", items, |kx| {
         let item = kx.item();

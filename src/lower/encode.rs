@@ -7,7 +7,9 @@ use super::affine::{Affine, Fixed, Levels, Source};
 use super::cx::{At, Coord, Cx, Kx, Shape};
 use super::gather::narrow_wide;
 use super::layout::{Bordered, copy_blocked};
+use super::row_scales::{RowScale, RowScales};
 use crate::kernel::{BufferId, DType, Range, Value};
+use crate::quant::STORED_BITS;
 
 /// How a code is rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub(super) enum Output {
     /// Gradients of `bits`: U8 above `2^(bits−1)` in NHWC with a border, and I8 blocks.
     Gradient {
         bits: u32,
+        /// A scale for each row of a channel; `bits` are then those of stored codes.
+        rows: Option<RowScales>,
         rounding: Rounding,
         nhwc: Option<Bordered>,
         blocked: Option<Blocked>,
@@ -96,23 +100,61 @@ pub(super) fn encode(cx: &mut Cx, name: &str, value: &Affine, encodings: &[Encod
 }
 
 fn emit_row(kx: &mut Kx, value: &Affine, encodings: &[Encoding], at: &At) {
+    let keys: Vec<_> = encodings.iter().map(|e| e.key(kx)).collect();
+    let scales = row_scales(kx, value, encodings, at);
     let prepared: Vec<_> = encodings.iter().map(|e| e.fixed.prepare(kx, &at.block)).collect();
     let shifts: Vec<_> = encodings.iter().map(|e| kx.scalar(e.fixed.shift)).collect();
-    let keys: Vec<_> = encodings.iter().map(|e| e.key(kx)).collect();
+    kx.for_(value.shape.w, |kx, x| {
+        let at = At { x: Coord::index(x), ..at.clone() };
+        let sources: Vec<Value> = match encodings.iter().all(|e| e.rows().is_some()) {
+            true => vec![],
+            false => value.terms.iter().map(|t| t.source.load(kx, &at)).collect(),
+        };
+        for (i, e) in encodings.iter().enumerate() {
+            if let Some(rows) = e.rows() {
+                let v = rows.value(kx, &at);
+                e.store_gradient(kx, v, (keys[i], scales[i]), &at, value.shape);
+            } else {
+                let u = e.fixed.apply(kx, &prepared[i], &sources);
+                e.store(kx, u, shifts[i], keys[i], &at, value.shape);
+            }
+        }
+    });
+}
+
+/// Keeps the values of a row in fixed point and chooses its scales, for the encodings that have scales of rows.
+fn row_scales(kx: &mut Kx, value: &Affine, encodings: &[Encoding], at: &At) -> Vec<Option<RowScale>> {
+    let scaled: Vec<_> = encodings.iter().filter_map(|e| Some((e, e.rows()?))).collect();
+    if scaled.is_empty() {
+        return vec![None; encodings.len()];
+    }
+    scaled.iter().for_each(|(_, rows)| rows.clear(kx));
+    let prepared: Vec<_> = scaled.iter().map(|(e, _)| e.fixed.prepare(kx, &at.block)).collect();
+    let shifts: Vec<_> = scaled.iter().map(|(e, _)| kx.scalar(e.fixed.shift)).collect();
     kx.for_(value.shape.w, |kx, x| {
         let at = At { x: Coord::index(x), ..at.clone() };
         let sources: Vec<Value> = value.terms.iter().map(|t| t.source.load(kx, &at)).collect();
-        for (i, e) in encodings.iter().enumerate() {
+        for (i, (e, rows)) in scaled.iter().enumerate() {
             let u = e.fixed.apply(kx, &prepared[i], &sources);
-            e.store(kx, u, shifts[i], keys[i], &at, value.shape);
+            e.see(kx, u, shifts[i], &at, value.shape);
+            let v = fixed_point(kx, u, shifts[i], fraction_bits(STORED_BITS), rows.limit());
+            rows.keep(kx, &at, v);
         }
     });
+    encodings.iter().map(|e| e.rows().map(|rows| rows.choose(kx))).collect()
 }
 
 impl Encoding<'_> {
     fn key(&self, kx: &mut Kx) -> Option<Value> {
         match &self.output {
             Output::Gradient { rounding: Rounding::Stochastic(key), .. } => Some(kx.scalar(*key)),
+            _ => None,
+        }
+    }
+
+    fn rows(&self) -> Option<RowScales> {
+        match &self.output {
+            Output::Gradient { rows, .. } => *rows,
             _ => None,
         }
     }
@@ -161,30 +203,11 @@ impl Encoding<'_> {
                 let code = kx.narrow(DType::U8, code);
                 store_at(kx, nhwc.source, at, code);
             }
-            Output::Gradient { bits, rounding, nhwc, blocked, largest, sums } => {
+            Output::Gradient { bits, .. } => {
                 let limit = gradient_levels(*bits) << fraction_bits(*bits);
                 let v = fixed_point(kx, u, shift, fraction_bits(*bits), limit);
-                if let Some(largest) = largest {
-                    let v = fixed_point(kx, u, shift, largest.fraction, i16::MAX as i32);
-                    let size = kx.abs(v);
-                    let address = partial(kx, largest.buffer, at, shape);
-                    kx.max_into(address, size);
-                }
-                let code = round(kx, v, *bits, *rounding, key, at, shape);
-                if let Some(sums) = sums {
-                    let address = partial(kx, *sums, at, shape);
-                    kx.acc64(address, code);
-                }
-                if let Some(nhwc) = nhwc {
-                    let bias = kx.splat_const(DType::I16, 1 << (bits - 1));
-                    let biased = kx.add(code, bias);
-                    let biased = kx.narrow(DType::U8, biased);
-                    store_at(kx, nhwc.source, at, biased);
-                }
-                if let Some(blocked) = blocked {
-                    let code = kx.narrow(DType::I8, code);
-                    blocked.store(kx, at, shape, code);
-                }
+                self.see(kx, u, shift, at, shape);
+                self.store_gradient(kx, v, (key, None), at, shape);
             }
             Output::Wide { store, relu } => {
                 let v = kx.shift_right(u, shift);
@@ -197,6 +220,42 @@ impl Encoding<'_> {
                 };
                 store_at(kx, *store, at, v);
             }
+        }
+    }
+
+    /// Follows the largest value, where a range needs it.
+    fn see(&self, kx: &mut Kx, u: Value, shift: Value, at: &At, shape: Shape) {
+        let Output::Gradient { largest: Some(largest), .. } = &self.output else { return };
+        let v = fixed_point(kx, u, shift, largest.fraction, i16::MAX as i32);
+        let size = kx.abs(v);
+        let address = partial(kx, largest.buffer, at, shape);
+        kx.max_into(address, size);
+    }
+
+    /// Rounds a gradient in fixed point and stores its codes.
+    fn store_gradient(
+        &self,
+        kx: &mut Kx,
+        v: Value,
+        by: (Option<Value>, Option<RowScale>),
+        at: &At,
+        shape: Shape,
+    ) {
+        let Output::Gradient { bits, rounding, nhwc, blocked, sums, .. } = &self.output else { return };
+        let code = round(kx, v, *bits, *rounding, by, at, shape);
+        if let Some(sums) = sums {
+            let address = partial(kx, *sums, at, shape);
+            kx.acc64(address, code);
+        }
+        if let Some(nhwc) = nhwc {
+            let bias = kx.splat_const(DType::I16, 1 << (bits - 1));
+            let biased = kx.add(code, bias);
+            let biased = kx.narrow(DType::U8, biased);
+            store_at(kx, nhwc.source, at, biased);
+        }
+        if let Some(blocked) = blocked {
+            let code = kx.narrow(DType::I8, code);
+            blocked.store(kx, at, shape, code);
         }
     }
 
@@ -284,7 +343,7 @@ fn round(
     v: Value,
     bits: u32,
     rounding: Rounding,
-    key: Option<Value>,
+    (key, row): (Option<Value>, Option<RowScale>),
     at: &At,
     shape: Shape,
 ) -> Value {
@@ -292,22 +351,32 @@ fn round(
     let random = match (rounding, key) {
         (Rounding::Stochastic(_), Some(key)) => {
             let blocks = shape.blocks() as i64;
-            let (row, image) = (shape.w as i64 * blocks, shape.h as i64 * shape.w as i64 * blocks);
+            let (line, image) = (shape.w as i64 * blocks, shape.h as i64 * shape.w as i64 * blocks);
             let mut terms = vec![];
             let mut offset = 0;
-            for (coord, stride) in [(&at.n, image), (&at.y, row), (&at.x, blocks), (&at.block, 1)] {
+            for (coord, stride) in [(&at.n, image), (&at.y, line), (&at.x, blocks), (&at.block, 1)] {
                 terms.extend(coord.terms.iter().map(|&(i, m)| (i, m * stride)));
                 offset += coord.offset * stride;
             }
             let r = kx.random(key, &terms, offset);
-            let mask = kx.splat_const(DType::I16, (1 << f) - 1);
+            let mask = match row {
+                Some(row) => row.below,
+                None => kx.splat_const(DType::I16, (1 << f) - 1),
+            };
             kx.and(r, mask)
         }
         (Rounding::PseudoStochastic, _) => return pseudo_stochastic(kx, v, bits),
-        _ => kx.splat_const(DType::I16, 1 << (f - 1)),
+        _ => match row {
+            Some(row) => row.half(kx),
+            None => kx.splat_const(DType::I16, 1 << (f - 1)),
+        },
     };
     let v = kx.add(v, random);
-    kx.shift_right(v, f)
+    let code = kx.shift_right(v, f);
+    match row {
+        Some(row) => row.coarse(kx, code),
+        None => code,
+    }
 }
 
 /// On magnitudes, up iff the upper half of the fraction exceeds the lower half. Added to the two's complement instead,

@@ -29,6 +29,7 @@ mod nodes_quant;
 mod norm;
 mod pool;
 mod pool_overlap;
+mod row_scales;
 mod weights;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -12,6 +12,7 @@ use super::initial::Start;
 use super::layout::Bordered;
 use super::metrics;
 use super::nodes::{Done, Layer, Tensor, unsupported};
+use super::row_scales::RowScales;
 use super::{Lowering, real_or};
 use crate::diag::Diagnostic;
 use crate::ir::{Node, Scheme, Value};
@@ -62,7 +63,7 @@ impl Lowering<'_> {
             let zeros = metrics::count(&mut self.cx, zeros, of, &[zero]);
             self.metrics.push(zeros);
             // Of fewer than 15 codes, the ends are used without anything being wrong.
-            if plan.bits > 3 {
+            if plan.bits > 3 && plan.rows.is_none() {
                 let ends = (node.path.as_str(), MetricKind::SaturatedCodes, format!("{path}.saturated"));
                 let ends = metrics::count(&mut self.cx, ends, of, &[zero - levels, zero + levels]);
                 self.metrics.push(ends);
@@ -106,10 +107,13 @@ impl Lowering<'_> {
         by_step: bool,
     ) -> Result<Plan, Diagnostic> {
         let scheme = self.scheme(node)?;
-        let bits = quant::bits(&scheme.params);
         let conv = layer.conv;
         let shape = affine.shape;
         let path = format!("{}.gradient{number}", node.path);
+        let rows = (quant::per_row(&scheme.params) && shape.w > 1)
+            .then(|| RowScales::new(&mut self.cx, &path, &scheme.params, shape));
+        let bits = if rows.is_some() { quant::STORED_BITS } else { quant::bits(&scheme.params) };
+        let largest_code = rows.map_or(gradient_levels(bits), |rows| rows.largest_code());
         let reads = |op: &str| {
             let readers = self.readers.get(&node.results[0]).into_iter().flatten();
             readers.map(|&i| &self.module.nodes[i].op).any(|o| o.ends_with(op))
@@ -122,7 +126,7 @@ impl Lowering<'_> {
             _ => Rounding::Nearest,
         };
         let Ranged { grid: Grid { fixed, step }, hindsight } =
-            self.gradient_grid(&path, affine, &scheme, bits, by_input)?;
+            self.gradient_grid(&path, affine, &scheme, (bits, largest_code, rows.is_some()), by_input)?;
         let grid_step = step;
         let step = if by_step { self.by_accumulator(&path, step, layer) } else { step };
         let nhwc = (by_input || conv.depthwise).then(|| {
@@ -138,15 +142,15 @@ impl Lowering<'_> {
             hindsight.as_ref().map(|h| Largest { buffer: h.largest, fraction: seen_fraction(bits) });
         let total = sums.map(|_| self.cx.temp(format!("{path}.code_sum"), DType::I64, &[shape.cp()], SUM));
         let codes = GradientCodes {
-            levels: gradient_levels(bits),
-            nhwc: nhwc.map(|n| n.source),
+            levels: largest_code,
+            nhwc: nhwc.map(|n| Source { zero: 1 << (bits - 1), ..n.source }),
             blocked: blocked.map(|b| b.buffer),
             blocked_image: blocked.map_or(0, |b| b.image),
             step,
             weight_step: step,
             sums: total,
         };
-        Ok(Plan { fixed, bits, rounding, nhwc, blocked, largest, sums, codes, hindsight, grid_step })
+        Ok(Plan { fixed, bits, rows, rounding, nhwc, blocked, largest, sums, codes, hindsight, grid_step })
     }
 
     fn blocked(&mut self, path: &str, conv: &Conv, shape: Shape, bits: u32) -> Blocked {
@@ -186,10 +190,9 @@ impl Lowering<'_> {
         path: &str,
         affine: &Affine,
         scheme: &Scheme,
-        bits: u32,
+        (bits, levels, rows): (u32, i32, bool),
         by_input: bool,
     ) -> Result<Ranged, Diagnostic> {
-        let levels = gradient_levels(bits);
         let per_channel = quant::per_channel(&scheme.params) && !by_input;
         let rule = |step: Step| Rule {
             step,
@@ -199,7 +202,7 @@ impl Lowering<'_> {
             max_shift: 30 - bits as i64,
         };
         let fraction = match word(&scheme.params, "range") {
-            "clip" => real(&scheme.params, "fraction"),
+            "clip" if !rows => real(&scheme.params, "fraction"),
             _ => 1.0,
         };
         let bound = rule(Step::Bound { per_channel, fraction });
@@ -233,6 +236,7 @@ impl Lowering<'_> {
         let largest = self.cx.temp(format!("{path}.largest"), DType::I16, &[items, cp], Range::new(0, 32767));
         let output = Output::Gradient {
             bits,
+            rows: None,
             rounding: Rounding::Nearest,
             nhwc: None,
             blocked: None,
@@ -382,6 +386,7 @@ fn seen_fraction(bits: u32) -> u32 {
 struct Plan {
     fixed: super::affine::Fixed,
     bits: u32,
+    rows: Option<RowScales>,
     rounding: Rounding,
     nhwc: Option<Bordered>,
     blocked: Option<Blocked>,
@@ -398,6 +403,7 @@ impl Plan {
             fixed: &self.fixed,
             output: Output::Gradient {
                 bits: self.bits,
+                rows: self.rows,
                 rounding: self.rounding,
                 nhwc: self.nhwc,
                 blocked: self.blocked,

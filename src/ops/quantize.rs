@@ -26,8 +26,44 @@ pub(super) struct Grid<'a> {
     pub(super) bits: u32,
     pub(super) levels: Levels,
     scales: Vec<f64>,
-    /// Elements of a granule that follow each other, and the number of granules.
+    granules: Granules,
+    /// With a scale for each row: the shift of each, log2 of its step in finest steps.
+    shifts: Vec<u32>,
+}
+
+/// Which granule an element belongs to.
+#[derive(Clone, Copy)]
+struct Granules {
+    count: usize,
+    /// Elements of a granule that follow each other.
     run: usize,
+    /// Elements of a row and channels, where rows have scales.
+    row: Option<(usize, usize)>,
+}
+
+impl Granules {
+    fn new(params: &Attrs, role: Role, x: &Tensor) -> Granules {
+        let (all, last) = (x.data.len(), x.dim(x.shape.len().max(1) - 1));
+        let of = |count, run| Granules { count, run, row: None };
+        match role {
+            Role::Weights if quant::per_channel(params) => of(x.dim(0), all / x.dim(0)),
+            _ if quant::per_channel(params) => of(last, 1),
+            // Rows of one pixel have no scale of their own.
+            _ if quant::per_row(params) && x.shape.len() == 4 && x.dim(2) > 1 => {
+                Granules { count: 1, run: all, row: Some((x.dim(2) * last, last)) }
+            }
+            _ => of(1, all),
+        }
+    }
+
+    fn of(&self, element: usize) -> usize {
+        element / self.run % self.count
+    }
+
+    fn row(&self, element: usize) -> Option<usize> {
+        let (row, channels) = self.row?;
+        Some(element / row * channels + element % channels)
+    }
 }
 
 impl<'a> Grid<'a> {
@@ -38,14 +74,10 @@ impl<'a> Grid<'a> {
         let params = &scheme.params;
         let bits = quant::bits(params);
         let levels = quantizer.levels(bits, flag(&cx.node.attrs, "signed"));
-        let (granules, run) = match (quant::per_channel(params), quantizer.role()) {
-            (false, _) => (1, x.data.len()),
-            (true, Role::Weights) => (x.dim(0), x.data.len() / x.dim(0)),
-            (true, _) => (x.dim(x.shape.len() - 1), 1),
-        };
-        let mut largest = vec![0.0f64; granules];
+        let granules = Granules::new(params, quantizer.role(), x);
+        let mut largest = vec![0.0f64; granules.count];
         for (index, x) in x.data.iter().enumerate() {
-            let granule = &mut largest[index / run % granules];
+            let granule = &mut largest[granules.of(index)];
             *granule = granule.max(x.abs());
         }
         let range = |granule: usize| match learned {
@@ -55,13 +87,16 @@ impl<'a> Grid<'a> {
                 .range(cx.node, granule)
                 .unwrap_or_else(|| quantizer.range_f64(largest[granule], params)),
         };
-        let scales = (0..granules).map(|granule| range(granule) / levels.hi as f64).collect();
-        Grid { quantizer, params, bits, levels, scales, run }
+        let finest = if granules.row.is_some() { levels.hi << quant::row_shifts(params) } else { levels.hi };
+        let scales: Vec<f64> = (0..granules.count).map(|granule| range(granule) / finest as f64).collect();
+        let shifts = granules.row.map_or(vec![], |_| row_shifts(&granules, params, levels, x, scales[0]));
+        Grid { quantizer, params, bits, levels, scales, granules, shifts }
     }
 
     /// The scale of an element.
     pub(super) fn scale(&self, element: usize) -> f64 {
-        self.scales[element / self.run % self.scales.len()]
+        let shift = self.granules.row(element).map_or(0, |row| self.shifts[row]);
+        self.scales[self.granules.of(element)] * f64::from(1u32 << shift)
     }
 
     /// The element in units of its scale; 0 where the scale is 0.
@@ -69,6 +104,27 @@ impl<'a> Grid<'a> {
         let scale = self.scale(element);
         if scale > 0.0 { x / scale } else { 0.0 }
     }
+
+    /// 16 less the bits that rounding sees below a code: the width of the code, or of a stored code above its shift.
+    fn width(&self, element: usize) -> u32 {
+        self.granules.row(element).map_or(self.bits, |row| quant::STORED_BITS - self.shifts[row])
+    }
+}
+
+/// The smallest shift of each row whose largest code reaches the part of the row's largest value that is covered.
+fn row_shifts(granules: &Granules, params: &Attrs, levels: Levels, x: &Tensor, finest: f64) -> Vec<u32> {
+    let mut largest = vec![];
+    for (index, x) in x.data.iter().enumerate() {
+        let row = granules.row(index).expect("called where rows have scales");
+        largest.resize(largest.len().max(row + 1), 0.0f64);
+        largest[row] = largest[row].max(x.abs());
+    }
+    let covered = quant::row_part(params);
+    let shift = |largest: f64| {
+        let fits = |&k: &u32| f64::from(1u32 << k) * levels.hi as f64 * finest >= largest * covered;
+        (0..quant::row_shifts(params)).find(fits).unwrap_or(quant::row_shifts(params))
+    };
+    largest.into_iter().map(shift).collect()
 }
 
 impl Op for Quantize {
@@ -106,7 +162,7 @@ impl Op for Quantize {
             let (scale, scaled) = (grid.scale(index), grid.scaled(index, *y));
             if cx.quantization.rounds() {
                 let random = cx.quantization.random(cx.node, &x.shape, index);
-                *y = grid.quantizer.encode_f64(scaled, random, grid.bits, grid.levels) as f64 * scale;
+                *y = grid.quantizer.encode_f64(scaled, random, grid.width(index), grid.levels) as f64 * scale;
             } else if grid.quantizer.slope(scaled, grid.levels).x == 0.0 {
                 *y = scaled.clamp(grid.levels.lo as f64, grid.levels.hi as f64) * scale;
             }

@@ -4,6 +4,7 @@
 //! removes the fraction. Range rules: `max`, the largest magnitude, by a pass of its own; `bound`, a bound on it from
 //! channel sums and extremes that the kernels have anyway (1.0 to 1.2 of the maximum); `clip`, that bound times `fraction`,
 //! beyond which codes saturate; `hindsight`, a running maximum of earlier steps.
+//! A row of a channel has a power of two below the tensor's range as its own, and `clip` means the row's largest value.
 //! Symmetric codes without −2^(bits−1), so that the rounding noise is unbiased on both sides.
 
 use super::{Levels, Quantizer, Role, bits_param, per_param};
@@ -16,6 +17,7 @@ type Round = fn(fixed: i64, random: u16, fraction: u32) -> i64;
 pub(super) struct Gradient {
     pub(super) name: &'static str,
     pub(super) doc: &'static str,
+    pub(super) params: &'static [ParamSpec],
     pub(super) round: Round,
     /// Largest error of `round`.
     pub(super) error: f64,
@@ -23,31 +25,44 @@ pub(super) struct Gradient {
 
 const RANGES: &[&str] = &["bound", "max", "hindsight", "clip"];
 
-const PARAMS: &[ParamSpec] = &[
-    bits_param("bits of a gradient code"),
-    ParamSpec::optional(
-        "range",
-        Kind::Word(RANGES),
-        Literal::Word("bound"),
-        "what the largest code stands for",
-    ),
-    ParamSpec::optional(
-        "fraction",
-        Kind::Real { lo: 1.0 / 64.0, hi: 1.0 },
-        Literal::Real(0.5),
-        "with range = clip: the part of the bound that is kept",
-    ),
-    ParamSpec::optional(
-        "momentum",
-        Kind::Real { lo: 1.0 / 65536.0, hi: 1.0 },
-        Literal::Real(0.1),
-        "with range = hindsight: weight of the current step",
-    ),
-    per_param(
-        "tensor",
-        "what shares a scale in the weight gradient; the data gradient has one for the tensor",
-    ),
-];
+const fn range_params(per: ParamSpec) -> [ParamSpec; 5] {
+    [
+        bits_param("bits of a gradient code"),
+        ParamSpec::optional(
+            "range",
+            Kind::Word(RANGES),
+            Literal::Word("bound"),
+            "what the largest code stands for",
+        ),
+        ParamSpec::optional(
+            "fraction",
+            Kind::Real { lo: 1.0 / 64.0, hi: 1.0 },
+            Literal::Real(0.5),
+            "with range = clip: the part of the bound that is kept",
+        ),
+        ParamSpec::optional(
+            "momentum",
+            Kind::Real { lo: 1.0 / 65536.0, hi: 1.0 },
+            Literal::Real(0.1),
+            "with range = hindsight: weight of the current step",
+        ),
+        per,
+    ]
+}
+
+const PER: &str =
+    "what shares a scale: the tensor, or a channel (of the weight gradient; the data gradient has one scale)";
+const PER_ROW: &str = "what shares a scale: the tensor, a channel (of the weight gradient only), or a row of a channel of an image";
+
+/// Parameters of a quantizer that knows scales of a tensor and of channels.
+pub(super) static PARAMS: &[ParamSpec] = &range_params(per_param("tensor", PER));
+/// Parameters of a quantizer that knows scales of rows too.
+pub(super) static PARAMS_ROW: &[ParamSpec] = &range_params(ParamSpec::optional(
+    "per",
+    Kind::Word(&["tensor", "channel", "row"]),
+    Literal::Word("tensor"),
+    PER_ROW,
+));
 
 impl Quantizer for Gradient {
     fn name(&self) -> &'static str {
@@ -63,11 +78,13 @@ impl Quantizer for Gradient {
     }
 
     fn params(&self) -> &'static [ParamSpec] {
-        PARAMS
+        self.params
     }
 
     fn range_f64(&self, largest: f64, params: &Attrs) -> f64 {
-        if word(params, "range") == "clip" { largest * real(params, "fraction") } else { largest }
+        // Of rows, each is clipped by itself.
+        let clips = word(params, "range") == "clip" && !super::per_row(params);
+        if clips { largest * real(params, "fraction") } else { largest }
     }
 
     fn encode_f64(&self, scaled: f64, random: u16, bits: u32, levels: Levels) -> i64 {

@@ -1,7 +1,7 @@
 //! Quantizers: how a tensor becomes integer codes and a scale. One file and one table line each.
 //!
 //! A scheme is a quantizer with its parameters. A *granule* is what shares a scale: the tensor, or one channel (axis 0 of
-//! a weight, the last axis of a gradient). With the range R of a granule and the largest code `hi`, the scale is R/hi and a
+//! a weight, the last axis of a gradient), or one row of a channel of a gradient. With the range R of a granule and the largest code `hi`, the scale is R/hi and a
 //! code stands for code·scale. Derivatives are those of the smooth surrogate: rounding replaced by adding a constant.
 //! This module knows no op; how ranges and codes are computed in integers is written beside the lane functions.
 
@@ -15,7 +15,7 @@ mod stochastic;
 
 use crate::ir::Node;
 pub use crate::types::Role;
-use crate::types::{Attrs, Kind, Literal, ParamSpec, int, word};
+use crate::types::{Attrs, Kind, Literal, ParamSpec, int, real, word};
 
 /// The codes of a scheme: `lo..=hi`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +142,24 @@ pub fn bits(params: &Attrs) -> u32 {
 /// Whether the scheme has one range per channel.
 pub fn per_channel(params: &Attrs) -> bool {
     word(params, "per") == "channel"
+}
+
+/// Bits of a stored gradient code of which each row has its own scale; what the code itself leaves is the row's shift.
+pub const STORED_BITS: u32 = 8;
+
+/// Whether each row of a channel has a scale, 2^k times the tensor's finest step, k = 0 to `STORED_BITS` − bits.
+pub fn per_row(params: &Attrs) -> bool {
+    word(params, "per") == "row"
+}
+
+/// Largest shift of a row.
+pub fn row_shifts(params: &Attrs) -> u32 {
+    STORED_BITS - bits(params)
+}
+
+/// Part of a row's largest value that its codes cover.
+pub fn row_part(params: &Attrs) -> f64 {
+    if word(params, "range") == "clip" { real(params, "fraction") } else { 1.0 }
 }
 
 const fn bits_param(doc: &'static str) -> ParamSpec {

@@ -3,10 +3,15 @@
 //! On magnitudes: up iff the high half of the fraction exceeds the low half (doubled where the fraction has an odd
 //! number of bits, so that both have the same weight). Costs no random bits; the noise depends on the data.
 
-use super::gradient::Gradient;
+use super::gradient::{Gradient, PARAMS};
 
-pub(super) static PSEUDO_STOCHASTIC: Gradient =
-    Gradient { name: "pseudo_stochastic", doc: "gradients rounded by their own low bits", round, error: 1.0 };
+pub(super) static PSEUDO_STOCHASTIC: Gradient = Gradient {
+    name: "pseudo_stochastic",
+    doc: "gradients rounded by their own low bits",
+    params: PARAMS,
+    round,
+    error: 1.0,
+};
 
 fn round(fixed: i64, _random: u16, fraction: u32) -> i64 {
     let magnitude = fixed.abs();

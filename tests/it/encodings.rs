@@ -9,7 +9,7 @@
 use std::sync::OnceLock;
 
 use fqt_runtime::random;
-use fqtc::ir::{Attr, Module, Node};
+use fqtc::ir::{Attr, Attrs, Module, Node};
 use fqtc::numbers::packed;
 use fqtc::quant;
 use fqtc::tensor::Tensor;
@@ -20,11 +20,14 @@ use crate::support::teacher::{Step, times};
 use crate::teacher::{centred, close, network, quiet};
 
 /// Quantizer, range, what shares a scale, bits.
-const SCHEMES: [(&str, &str, &str, i64); 8] = [
+const SCHEMES: [(&str, &str, &str, i64); 11] = [
     ("stochastic", "bound", "channel", 4),
     ("stochastic", "max", "tensor", 4),
     ("stochastic", "clip", "channel", 2),
     ("stochastic", "hindsight", "channel", 3),
+    ("stochastic", "clip", "row", 2),
+    ("stochastic", "hindsight", "row", 4),
+    ("nearest", "max", "row", 3),
     ("nearest", "clip", "tensor", 8),
     ("nearest", "hindsight", "channel", 8),
     ("pseudo_stochastic", "hindsight", "tensor", 5),
@@ -85,6 +88,8 @@ struct Encoded<'a> {
     fixed: Tensor,
     /// The step of each channel.
     steps: Vec<f64>,
+    /// The shift of each element's row.
+    shifts: Vec<u32>,
 }
 
 impl Encoded<'_> {
@@ -136,16 +141,38 @@ fn encoded<'a>(step: &'a Step, node: &Node) -> Encoded<'a> {
         (0.5 * size + 2.0) * step.fine(&encoding) + 1.01 * unit
     };
     let n = gradient.data.len();
+    let fixed = Tensor::new(shape.clone(), (0..n).map(fixed).collect());
+    let (levels, shifts) = match step.has_row_scales(node) {
+        true => row_shifts(&fixed, &scheme.params),
+        false => (quant::Levels::symmetric(bits), vec![0; n]),
+    };
     Encoded {
-        levels: quant::Levels::symmetric(bits),
+        levels,
         scaled: times(&gradient, &inverse),
-        errors: Tensor::new(shape.clone(), (0..n).map(errors).collect()),
-        fixed: Tensor::new(shape, (0..n).map(fixed).collect()),
+        errors: Tensor::new(shape, (0..n).map(errors).collect()),
+        fixed,
+        shifts,
         encoding,
         scheme,
         bits,
         steps,
     }
+}
+
+/// The levels of stored codes, and by how much each row's codes are shifted: no more than its largest value needs.
+fn row_shifts(fixed: &Tensor, params: &Attrs) -> (quant::Levels, Vec<u32>) {
+    let most = quant::STORED_BITS - quant::bits(params);
+    let hi = quant::Levels::symmetric(quant::bits(params)).hi;
+    let part = if word(params, "range") == "clip" { real(params, "fraction") } else { 1.0 };
+    let (channels, row) = (fixed.shape[3] as usize, (fixed.shape[2] * fixed.shape[3]) as usize);
+    let limit = (hi << most) as f64;
+    let shift = |i: usize| {
+        let of_row = fixed.data[i / row * row..][..row].iter().skip(i % channels).step_by(channels);
+        let largest = of_row.fold(0.0f64, |known, v| known.max(v.abs().min(limit)));
+        (0..most).find(|k| largest * part <= (hi << k) as f64).unwrap_or(most)
+    };
+    let levels = quant::Levels { lo: -(hi << most), hi: hi << most };
+    (levels, (0..fixed.data.len()).map(shift).collect())
 }
 
 /// The gradient of a layer's accumulators (of t, where a norm follows) by the oracle, and what it is computed from: integers,
@@ -209,7 +236,9 @@ fn codes_are_the_rounded_gradients() {
                 );
                 let block = (i / channels * channels.div_ceil(16) + i % channels / 16) as u32;
                 let bits = random::block(key, block)[i % channels % 16];
-                let code = quantizer.encode_f64(fixed, bits, e.bits, e.levels) as f64;
+                let by = f64::from(1u32 << e.shifts[i]);
+                let levels = quant::Levels::symmetric(quant::bits(&e.scheme.params));
+                let code = quantizer.encode_f64(fixed / by, bits, e.bits - e.shifts[i], levels) as f64 * by;
                 for codes in &written {
                     assert_eq!(codes.data[i], code, "{what}: code {i} from {fixed}");
                 }
@@ -268,6 +297,9 @@ fn ranges_follow_their_rules() {
                     }
                     "max" if e.floored(step, granule) => assert!(largest <= hi + 4.0 * off, "{what}"),
                     "max" => close(&what, largest, hi, 4.0 * off),
+                    "clip" if e.shifts.iter().any(|&shift| shift > 0) => {
+                        assert!(largest <= hi + off, "{what}: rows are clipped, not the tensor");
+                    }
                     "clip" => {
                         let kept = largest * real(&e.scheme.params, "fraction");
                         assert!(kept <= hi + off, "{what}");

@@ -246,9 +246,19 @@ impl Step {
         }
     }
 
-    /// The bit-width of a quantizer's codes.
+    /// The bit-width of a quantizer's codes as they are stored.
     pub(crate) fn bits(&self, node: &Node) -> u32 {
+        if self.has_row_scales(node) {
+            return quant::STORED_BITS;
+        }
         quant::bits(&self.module.schemes[word(&node.attrs, "scheme")].params)
+    }
+
+    /// Whether rows of a gradient have scales.
+    pub(crate) fn has_row_scales(&self, node: &Node) -> bool {
+        let shape = self.shape(node.results[0]);
+        let params = &self.module.schemes[word(&node.attrs, "scheme")].params;
+        params.contains_key("per") && quant::per_row(params) && shape.len() == 4 && shape[2] > 1
     }
 
     /// The unit of activation codes.

@@ -1,0 +1,153 @@
+//! Scales of rows: each row of a channel of an image has a power of two times the finest step of the tensor.
+//!
+//! With few bits the noise of a code follows the largest value of its granule, and gradients of images that are learned
+//! already are far below those of the worst. A row takes the smallest shift k whose largest code reaches its largest
+//! value (times the scheme's fraction). The stored code is the code of so many bits shifted left by k: a byte holds it,
+//! sums over rows stay those of one scale, and no contraction needs to know. The row's values are kept as fixed point
+//! while its largest is found, so that nothing is computed twice.
+
+use super::cx::{At, Cx, Kx, Shape};
+use super::encode::gradient_levels;
+use crate::kernel::{Address, BufferId, DType, Range, Value};
+use crate::quant::{self, STORED_BITS};
+use crate::types::Attrs;
+
+/// Bits below a stored code while it is rounded.
+const FRACTION: u32 = 16 - STORED_BITS;
+
+/// Where the values and the scale of the current row are kept; every buffer has a part for each item.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RowScales {
+    bits: u32,
+    /// Part of a row's largest value that its codes cover.
+    covered: f64,
+    /// The row in fixed point, `[items][w][16]` I16.
+    values: BufferId,
+    width: u32,
+    /// Largest |value|, `[items][16]` I16.
+    largest: BufferId,
+    /// 2^(8+k) − 1: the bits below the last bit of a code, `[items][16]` I16.
+    below: BufferId,
+}
+
+/// A row's scale in a loop over its pixels, by lanes.
+#[derive(Clone, Copy)]
+pub(super) struct RowScale {
+    /// The bits below the last bit of a code.
+    pub(super) below: Value,
+    /// All other bits of a stored code.
+    keep: Value,
+    /// Largest stored code and its negative.
+    most: Value,
+    least: Value,
+}
+
+impl RowScales {
+    /// For the gradient at `path` of `shape`.
+    pub(super) fn new(cx: &mut Cx, path: &str, params: &Attrs, shape: Shape) -> RowScales {
+        let bits = quant::bits(params);
+        let limit = Self::limit_of(bits) as i64;
+        let mut buffer = |name: &str, extents: &[u32], range| {
+            cx.temp(format!("{path}.row_{name}"), DType::I16, extents, range)
+        };
+        let below = Range::new((1 << FRACTION) - 1, (1 << (16 - bits)) - 1);
+        RowScales {
+            bits,
+            covered: quant::row_part(params),
+            values: buffer("values", &[shape.items(), shape.w, 16], Range::new(-limit, limit)),
+            width: shape.w,
+            largest: buffer("largest", &[shape.items(), 16], Range::new(0, limit)),
+            below: buffer("below", &[shape.items(), 16], below),
+        }
+    }
+
+    /// Largest stored code.
+    pub(super) fn largest_code(&self) -> i32 {
+        Self::limit_of(self.bits) >> FRACTION
+    }
+
+    /// Largest fixed-point value: the largest code with the largest shift.
+    pub(super) fn limit(&self) -> i32 {
+        Self::limit_of(self.bits)
+    }
+
+    fn limit_of(bits: u32) -> i32 {
+        gradient_levels(bits) << (16 - bits)
+    }
+
+    fn lanes(kx: &mut Kx, buffer: BufferId) -> Address {
+        let (p, item) = (kx.update(buffer), kx.item());
+        p.at(0).plus(item, 16)
+    }
+
+    fn value_at(&self, kx: &mut Kx, at: &At) -> Address {
+        let (p, item) = (kx.update(self.values), kx.item());
+        at.x.address(p.at(0).plus(item, self.width as i64 * 16), 16)
+    }
+
+    /// Starts a row.
+    pub(super) fn clear(&self, kx: &mut Kx) {
+        let (to, zero) = (Self::lanes(kx, self.largest), kx.splat_const(DType::I16, 0));
+        kx.store(to, zero);
+    }
+
+    /// Keeps a pixel's values, fixed point within `limit`.
+    pub(super) fn keep(&self, kx: &mut Kx, at: &At, v: Value) {
+        let (to, size) = (self.value_at(kx, at), kx.abs(v));
+        kx.store(to, v);
+        let largest = Self::lanes(kx, self.largest);
+        kx.max_into(largest, size);
+    }
+
+    /// A pixel's values again.
+    pub(super) fn value(&self, kx: &mut Kx, at: &At) -> Value {
+        let from = self.value_at(kx, at);
+        kx.load(from)
+    }
+
+    /// The smallest shift that covers what the row has.
+    pub(super) fn choose(&self, kx: &mut Kx) -> RowScale {
+        let from = Self::lanes(kx, self.largest);
+        let largest = kx.load(from);
+        let mut below = kx.splat_const(DType::I16, (1 << FRACTION) - 1);
+        for k in 0..STORED_BITS - self.bits {
+            let covered = f64::from(gradient_levels(self.bits) << (FRACTION + k)) / self.covered;
+            if covered >= f64::from(self.limit()) {
+                break;
+            }
+            let covered = kx.splat_const(DType::I16, covered as i32);
+            let beyond = kx.lt(covered, largest);
+            let more = kx.splat_const(DType::I16, (2 << (FRACTION + k)) - 1);
+            below = kx.select(beyond, more, below);
+        }
+        // Through memory, where its range is known.
+        let at = Self::lanes(kx, self.below);
+        kx.store(at.clone(), below);
+        let below = kx.load(at);
+        let low = kx.shift_right(below, FRACTION as u8);
+        let (ones, one, zero) =
+            (kx.splat_const(DType::I16, -1), kx.splat_const(DType::I16, 1), kx.splat_const(DType::I16, 0));
+        let levels = kx.splat_const(DType::I16, gradient_levels(self.bits));
+        let keep = kx.xor(low, ones);
+        let steps = kx.add(low, one);
+        let most = kx.mul(steps, levels);
+        let least = kx.sub(zero, most);
+        RowScale { below, keep, most, least }
+    }
+}
+
+impl RowScale {
+    /// Half of the last bit of a code.
+    pub(super) fn half(self, kx: &mut Kx) -> Value {
+        let one = kx.splat_const(DType::I16, 1);
+        let v = kx.shift_right(self.below, 1);
+        kx.add(v, one)
+    }
+
+    /// A stored code from one with all bits: without the bits that are not there, and within the range.
+    pub(super) fn coarse(self, kx: &mut Kx, code: Value) -> Value {
+        let code = kx.and(code, self.keep);
+        let code = kx.min(code, self.most);
+        kx.max(code, self.least)
+    }
+}
