@@ -265,7 +265,7 @@ impl Coord {
 }
 
 /// A place in an image tensor: image, row, column, and block of 16 channels.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct At {
     pub(super) n: Coord,
     pub(super) y: Coord,

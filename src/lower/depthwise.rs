@@ -113,7 +113,14 @@ impl Depthwise {
             }
         }
         let source = gradient.nhwc.expect("a data gradient reads codes in NHWC");
-        Depthwise::new(cx, format!("{path}.gradient_taps"), conv, (source, source.zero), weights, stencils)
+        Depthwise::new(
+            cx,
+            format!("{path}.gradient_taps"),
+            conv,
+            (Source { zero: 0, ..source }, source.zero),
+            weights,
+            stencils,
+        )
     }
 
     fn new(

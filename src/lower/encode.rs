@@ -8,7 +8,7 @@ use super::cx::{At, Coord, Cx, Kx, Shape};
 use super::gather::narrow_wide;
 use super::layout::{Bordered, copy_blocked};
 use super::row_scales::{RowScale, RowScales};
-use crate::kernel::{BufferId, DType, Range, Value};
+use crate::kernel::{BufferId, DType, Value};
 use crate::quant::STORED_BITS;
 
 /// How a code is rounded.
@@ -85,13 +85,14 @@ pub(super) fn encode(cx: &mut Cx, name: &str, value: &Affine, encodings: &[Encod
         encodings.iter().for_each(|e| e.clear(kx, shape));
         kx.for_(group as u32, |kx, image| {
             let n = Coord::default().plus(item, group).plus(image, 1);
+            let shared = shared_scales(kx, value, encodings, &n);
             kx.for_(shape.blocks(), |kx, block| {
                 let block = Coord::index(block);
                 encodings.iter().for_each(|e| e.border(kx, &n, &block, shape));
                 kx.for_(shape.h, |kx, row| {
                     let at =
                         At { n: n.clone(), y: Coord::index(row), x: Coord::default(), block: block.clone() };
-                    emit_row(kx, value, encodings, &at);
+                    emit_row(kx, value, encodings, &shared, &at);
                     encodings.iter().for_each(|e| e.copies(kx, &at, shape));
                 });
             });
@@ -99,9 +100,10 @@ pub(super) fn encode(cx: &mut Cx, name: &str, value: &Affine, encodings: &[Encod
     });
 }
 
-fn emit_row(kx: &mut Kx, value: &Affine, encodings: &[Encoding], at: &At) {
+fn emit_row(kx: &mut Kx, value: &Affine, encodings: &[Encoding], shared: &[Option<RowScale>], at: &At) {
     let keys: Vec<_> = encodings.iter().map(|e| e.key(kx)).collect();
-    let scales = row_scales(kx, value, encodings, at);
+    let own = row_scales(kx, value, encodings, at);
+    let scales: Vec<_> = shared.iter().zip(own).map(|(shared, own)| shared.or(own)).collect();
     let prepared: Vec<_> = encodings.iter().map(|e| e.fixed.prepare(kx, &at.block)).collect();
     let shifts: Vec<_> = encodings.iter().map(|e| kx.scalar(e.fixed.shift)).collect();
     kx.for_(value.shape.w, |kx, x| {
@@ -122,26 +124,50 @@ fn emit_row(kx: &mut Kx, value: &Affine, encodings: &[Encoding], at: &At) {
     });
 }
 
-/// Keeps the values of a row in fixed point and chooses its scales, for the encodings that have scales of rows.
-fn row_scales(kx: &mut Kx, value: &Affine, encodings: &[Encoding], at: &At) -> Vec<Option<RowScale>> {
-    let scaled: Vec<_> = encodings.iter().filter_map(|e| Some((e, e.rows()?))).collect();
-    if scaled.is_empty() {
-        return vec![None; encodings.len()];
+/// The scales that the channels of an image share.
+fn shared_scales(kx: &mut Kx, value: &Affine, encodings: &[Encoding], n: &Coord) -> Vec<Option<RowScale>> {
+    let shares = |e: &Encoding| e.rows().filter(RowScales::is_shared);
+    encodings.iter().filter_map(shares).for_each(|rows| rows.clear(kx));
+    if encodings.iter().any(|e| shares(e).is_some()) {
+        kx.for_(value.shape.blocks(), |kx, block| {
+            let at = At { n: n.clone(), block: Coord::index(block), ..At::default() };
+            keep_row(kx, value, encodings, shares, &at);
+        });
     }
-    scaled.iter().for_each(|(_, rows)| rows.clear(kx));
-    let prepared: Vec<_> = scaled.iter().map(|(e, _)| e.fixed.prepare(kx, &at.block)).collect();
-    let shifts: Vec<_> = scaled.iter().map(|(e, _)| kx.scalar(e.fixed.shift)).collect();
+    encodings.iter().map(|e| shares(e).map(|rows| rows.choose(kx))).collect()
+}
+
+/// The scales that each channel of a row has for itself.
+fn row_scales(kx: &mut Kx, value: &Affine, encodings: &[Encoding], at: &At) -> Vec<Option<RowScale>> {
+    let own = |e: &Encoding| e.rows().filter(|rows| !rows.is_shared());
+    encodings.iter().filter_map(own).for_each(|rows| rows.clear(kx));
+    if encodings.iter().any(|e| own(e).is_some()) {
+        keep_row(kx, value, encodings, own, at);
+    }
+    encodings.iter().map(|e| own(e).map(|rows| rows.choose(kx))).collect()
+}
+
+/// Keeps the values of a row in fixed point, for the encodings that want them.
+fn keep_row(
+    kx: &mut Kx,
+    value: &Affine,
+    encodings: &[Encoding],
+    rows: impl Fn(&Encoding) -> Option<RowScales>,
+    at: &At,
+) {
+    let wanted: Vec<_> = encodings.iter().filter_map(|e| Some((e, rows(e)?))).collect();
+    let prepared: Vec<_> = wanted.iter().map(|(e, _)| e.fixed.prepare(kx, &at.block)).collect();
+    let shifts: Vec<_> = wanted.iter().map(|(e, _)| kx.scalar(e.fixed.shift)).collect();
     kx.for_(value.shape.w, |kx, x| {
         let at = At { x: Coord::index(x), ..at.clone() };
         let sources: Vec<Value> = value.terms.iter().map(|t| t.source.load(kx, &at)).collect();
-        for (i, (e, rows)) in scaled.iter().enumerate() {
+        for (i, (e, rows)) in wanted.iter().enumerate() {
             let u = e.fixed.apply(kx, &prepared[i], &sources);
             e.see(kx, u, shifts[i], &at, value.shape);
             let v = fixed_point(kx, u, shifts[i], fraction_bits(STORED_BITS), rows.limit());
             rows.keep(kx, &at, v);
         }
     });
-    encodings.iter().map(|e| e.rows().map(|rows| rows.choose(kx))).collect()
 }
 
 impl Encoding<'_> {
@@ -405,10 +431,4 @@ fn pseudo_stochastic(kx: &mut Kx, v: Value, bits: u32) -> Value {
 /// Largest absolute code of `bits`.
 pub(super) const fn gradient_levels(bits: u32) -> i32 {
     (1 << (bits - 1)) - 1
-}
-
-/// What gradient codes may be.
-pub(super) fn gradient_range(bits: u32) -> Range {
-    let l = gradient_levels(bits) as i64;
-    Range::new(-l, l)
 }

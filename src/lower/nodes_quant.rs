@@ -4,9 +4,7 @@ use super::affine::{Affine, Coef, Levels, Source};
 use super::codes::{GradientCodes, Zero};
 use super::contract::Conv;
 use super::cx::{PARTIAL_SUM, SUM, Shape};
-use super::encode::{
-    Blocked, Encoding, Largest, Output, Rounding, encode, fraction_bits, gradient_levels, gradient_range,
-};
+use super::encode::{Blocked, Encoding, Largest, Output, Rounding, encode, fraction_bits, gradient_levels};
 use super::grid::{Grid, Rule, Step, grid};
 use super::initial::Start;
 use super::layout::Bordered;
@@ -110,8 +108,7 @@ impl Lowering<'_> {
         let conv = layer.conv;
         let shape = affine.shape;
         let path = format!("{}.gradient{number}", node.path);
-        let rows = (quant::per_row(&scheme.params) && shape.w > 1)
-            .then(|| RowScales::new(&mut self.cx, &path, &scheme.params, shape));
+        let rows = RowScales::new(&mut self.cx, &path, &scheme.params, shape);
         let bits = if rows.is_some() { quant::STORED_BITS } else { quant::bits(&scheme.params) };
         let largest_code = rows.map_or(gradient_levels(bits), |rows| rows.largest_code());
         let reads = |op: &str| {
@@ -134,7 +131,7 @@ impl Lowering<'_> {
             let border = conv.gradient_border();
             Bordered::new(&mut self.cx, format!("{path}.codes"), shape, shape.cp(), border, DType::U8, range)
         });
-        let blocked = (by_weight && !conv.depthwise).then(|| self.blocked(&path, &conv, shape, bits));
+        let blocked = (by_weight && !conv.depthwise).then(|| self.blocked(&path, &conv, shape, largest_code));
         let sums = (by_weight && layer.input.zero != Zero::Code(0)).then(|| {
             self.cx.temp(format!("{path}.code_sums"), DType::I64, &[shape.items(), shape.cp()], PARTIAL_SUM)
         });
@@ -153,10 +150,10 @@ impl Lowering<'_> {
         Ok(Plan { fixed, bits, rows, rounding, nhwc, blocked, largest, sums, codes, hindsight, grid_step })
     }
 
-    fn blocked(&mut self, path: &str, conv: &Conv, shape: Shape, bits: u32) -> Blocked {
+    fn blocked(&mut self, path: &str, conv: &Conv, shape: Shape, largest_code: i32) -> Blocked {
         let dense = conv.whole;
         let image = if dense { shape.cp() } else { shape.h * shape.w.div_ceil(4) * shape.cp() * 4 };
-        let range = gradient_range(bits);
+        let range = Range::new(-largest_code as i64, largest_code as i64);
         let buffer = self.cx.temp(format!("{path}.blocks"), DType::I8, &[shape.n, image], range);
         let row = if dense {
             buffer

@@ -1,4 +1,5 @@
-//! Scales of rows: each row of a channel of an image has a power of two times the finest step of the tensor.
+//! Scales of rows: each row of a channel of an image has a power of two times the finest step of the tensor; where an image
+//! is one pixel, its channels share one.
 //!
 //! With few bits the noise of a code follows the largest value of its granule, and gradients of images that are learned
 //! already are far below those of the worst. A row takes the smallest shift k whose largest code reaches its largest
@@ -21,11 +22,13 @@ pub(super) struct RowScales {
     bits: u32,
     /// Part of a row's largest value that its codes cover.
     covered: f64,
-    /// The row in fixed point, `[items][w][16]` I16.
+    /// The row in fixed point, `[items][pixels or blocks][16]` I16.
     values: BufferId,
-    width: u32,
+    length: u32,
     /// Largest |value|, `[items][16]` I16.
     largest: BufferId,
+    /// Of the channels together, where they share a scale: `[items]` I64.
+    common: Option<BufferId>,
     /// 2^(8+k) − 1: the bits below the last bit of a code, `[items][16]` I16.
     below: BufferId,
 }
@@ -43,22 +46,32 @@ pub(super) struct RowScale {
 }
 
 impl RowScales {
-    /// For the gradient at `path` of `shape`.
-    pub(super) fn new(cx: &mut Cx, path: &str, params: &Attrs, shape: Shape) -> RowScales {
-        let bits = quant::bits(params);
+    /// For the gradient at `path` of `shape`, if its rows have scales.
+    pub(super) fn new(cx: &mut Cx, path: &str, params: &Attrs, shape: Shape) -> Option<RowScales> {
+        let extents = [shape.n, shape.h, shape.w, shape.c].map(u64::from);
+        let (_, scales) = quant::row_of(&extents).filter(|_| quant::per_row(params))?;
+        let shared = scales == 1 && shape.h * shape.w == 1;
+        let (bits, length) = (quant::bits(params), if shared { shape.blocks() } else { shape.w });
         let limit = Self::limit_of(bits) as i64;
-        let mut buffer = |name: &str, extents: &[u32], range| {
-            cx.temp(format!("{path}.row_{name}"), DType::I16, extents, range)
+        let items = shape.items();
+        let mut buffer = |name: &str, dtype, extents: &[u32], range| {
+            cx.temp(format!("{path}.row_{name}"), dtype, extents, range)
         };
         let below = Range::new((1 << FRACTION) - 1, (1 << (16 - bits)) - 1);
-        RowScales {
+        Some(RowScales {
             bits,
             covered: quant::row_part(params),
-            values: buffer("values", &[shape.items(), shape.w, 16], Range::new(-limit, limit)),
-            width: shape.w,
-            largest: buffer("largest", &[shape.items(), 16], Range::new(0, limit)),
-            below: buffer("below", &[shape.items(), 16], below),
-        }
+            values: buffer("values", DType::I16, &[items, length, 16], Range::new(-limit, limit)),
+            length,
+            largest: buffer("largest", DType::I16, &[items, 16], Range::new(0, limit)),
+            common: shared.then(|| buffer("common", DType::I64, &[items], Range::new(0, limit))),
+            below: buffer("below", DType::I16, &[items, 16], below),
+        })
+    }
+
+    /// Whether the channels of an image, which is one pixel, share a scale.
+    pub(super) fn is_shared(&self) -> bool {
+        self.common.is_some()
     }
 
     /// Largest stored code.
@@ -82,7 +95,8 @@ impl RowScales {
 
     fn value_at(&self, kx: &mut Kx, at: &At) -> Address {
         let (p, item) = (kx.update(self.values), kx.item());
-        at.x.address(p.at(0).plus(item, self.width as i64 * 16), 16)
+        let index = if self.is_shared() { &at.block } else { &at.x };
+        index.address(p.at(0).plus(item, self.length as i64 * 16), 16)
     }
 
     /// Starts a row.
@@ -105,10 +119,25 @@ impl RowScales {
         kx.load(from)
     }
 
+    /// Largest |value| of the row, in every lane.
+    fn seen(&self, kx: &mut Kx) -> Value {
+        let lanes = Self::lanes(kx, self.largest);
+        let Some(common) = self.common else { return kx.load(lanes) };
+        let (p, item) = (kx.update(common), kx.item());
+        let common = p.at(0).plus(item, 1);
+        let zero = kx.int(0);
+        kx.store(common.clone(), zero);
+        kx.for_(16, |kx, c| {
+            let v = kx.load_scalar(lanes.plus(c, 1));
+            kx.max_into(common.clone(), v);
+        });
+        let largest = kx.load_scalar(common);
+        kx.splat(DType::I16, largest)
+    }
+
     /// The smallest shift that covers what the row has.
     pub(super) fn choose(&self, kx: &mut Kx) -> RowScale {
-        let from = Self::lanes(kx, self.largest);
-        let largest = kx.load(from);
+        let largest = self.seen(kx);
         let mut below = kx.splat_const(DType::I16, (1 << FRACTION) - 1);
         for k in 0..STORED_BITS - self.bits {
             let covered = f64::from(gradient_levels(self.bits) << (FRACTION + k)) / self.covered;

@@ -37,7 +37,7 @@ struct Granules {
     count: usize,
     /// Elements of a granule that follow each other.
     run: usize,
-    /// Elements of a row and channels, where rows have scales.
+    /// Where rows have scales: elements of all channels of a row, and how many scales these have.
     row: Option<(usize, usize)>,
 }
 
@@ -48,10 +48,7 @@ impl Granules {
         match role {
             Role::Weights if quant::per_channel(params) => of(x.dim(0), all / x.dim(0)),
             _ if quant::per_channel(params) => of(last, 1),
-            // Rows of one pixel have no scale of their own.
-            _ if quant::per_row(params) && x.shape.len() == 4 && x.dim(2) > 1 => {
-                Granules { count: 1, run: all, row: Some((x.dim(2) * last, last)) }
-            }
+            _ if quant::per_row(params) => Granules { count: 1, run: all, row: quant::row_of(&x.shape) },
             _ => of(1, all),
         }
     }
@@ -61,8 +58,8 @@ impl Granules {
     }
 
     fn row(&self, element: usize) -> Option<usize> {
-        let (row, channels) = self.row?;
-        Some(element / row * channels + element % channels)
+        let (row, scales) = self.row?;
+        Some(element / row * scales + element % scales)
     }
 }
 

@@ -147,9 +147,21 @@ pub fn per_channel(params: &Attrs) -> bool {
 /// Bits of a stored gradient code of which each row has its own scale; what the code itself leaves is the row's shift.
 pub const STORED_BITS: u32 = 8;
 
-/// Whether each row of a channel has a scale, 2^k times the tensor's finest step, k = 0 to `STORED_BITS` − bits.
+/// Whether each row of a channel ([`row_of`]) has a scale, 2^k times the tensor's finest step, k = 0 to `STORED_BITS` − bits.
 pub fn per_row(params: &Attrs) -> bool {
     word(params, "per") == "row"
+}
+
+/// With a scale for each row, of a gradient of this shape: elements of all channels of a row, and how many scales these have.
+/// A row of one pixel would leave each element a scale of its own, so where an image is one pixel (or has none, behind a
+/// fully connected layer), its channels share one; other columns of single pixels have none but the tensor's.
+pub fn row_of(shape: &[u64]) -> Option<(usize, usize)> {
+    let channels = *shape.last()? as usize;
+    match shape {
+        [_, _] | [_, 1, 1, _] => Some((channels, 1)),
+        [_, _, width, _] if *width > 1 => Some((*width as usize * channels, channels)),
+        _ => None,
+    }
 }
 
 /// Largest shift of a row.

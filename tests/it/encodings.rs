@@ -164,10 +164,13 @@ fn row_shifts(fixed: &Tensor, params: &Attrs) -> (quant::Levels, Vec<u32>) {
     let most = quant::STORED_BITS - quant::bits(params);
     let hi = quant::Levels::symmetric(quant::bits(params)).hi;
     let part = if word(params, "range") == "clip" { real(params, "fraction") } else { 1.0 };
-    let (channels, row) = (fixed.shape[3] as usize, (fixed.shape[2] * fixed.shape[3]) as usize);
+    let channels = *fixed.shape.last().unwrap() as usize;
+    let pixels = if fixed.shape.len() == 4 { fixed.shape[2] as usize } else { 1 };
+    // Channels of single pixels share a scale.
+    let (row, apart) = (pixels * channels, if pixels == 1 { 1 } else { channels });
     let limit = (hi << most) as f64;
     let shift = |i: usize| {
-        let of_row = fixed.data[i / row * row..][..row].iter().skip(i % channels).step_by(channels);
+        let of_row = fixed.data[i / row * row..][..row].iter().skip(i % apart).step_by(apart);
         let largest = of_row.fold(0.0f64, |known, v| known.max(v.abs().min(limit)));
         (0..most).find(|k| largest * part <= (hi << k) as f64).unwrap_or(most)
     };

@@ -258,7 +258,7 @@ impl Step {
     pub(crate) fn has_row_scales(&self, node: &Node) -> bool {
         let shape = self.shape(node.results[0]);
         let params = &self.module.schemes[word(&node.attrs, "scheme")].params;
-        params.contains_key("per") && quant::per_row(params) && shape.len() == 4 && shape[2] > 1
+        params.contains_key("per") && quant::per_row(params) && quant::row_of(&shape).is_some()
     }
 
     /// The unit of activation codes.
