@@ -16,7 +16,7 @@ import statistics
 import struct
 import time
 
-NETWORKS = ["resnet8", "resnet20", "resnet32", "vgg_small", "mobilenet_v2"]
+NETWORKS = ["lenet5", "resnet8", "resnet20", "resnet32", "vgg_small", "mobilenet_v2"]
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
 parser.add_argument("--network", choices=NETWORKS, default="resnet20")
@@ -80,7 +80,8 @@ def read_idx(folder, stem):
 
 
 def read_split(folder, train):
-    """Images u8 [n, 3, 32, 32] and labels i64 [n]; grey images are centred on a black 32x32 and repeated over the channels."""
+    """Images u8 [n, 3, 32, 32] and labels i64 [n]; grey images are centred on a black 32x32 and repeated over the channels,
+    but for lenet5, which takes [n, 1, 28, 28]."""
     names = [f"data_batch_{i}.bin" for i in range(1, 6)] if train else ["test_batch.bin"]
     if (folder / names[0]).exists():
         raw = b"".join((folder / name).read_bytes() for name in names)
@@ -88,6 +89,8 @@ def read_split(folder, train):
         return records[:, 1:].reshape(-1, 3, 32, 32).contiguous(), records[:, 0].long()
     stem = "train" if train else "t10k"
     images, labels = read_idx(folder, f"{stem}-images-idx3-ubyte"), read_idx(folder, f"{stem}-labels-idx1-ubyte")
+    if args.network == "lenet5":
+        return images[:, None].contiguous(), labels.long()
     top, left = (32 - images.shape[1]) // 2, (32 - images.shape[2]) // 2
     square = torch.zeros(len(images), 32, 32, dtype=torch.uint8)
     square[:, top : top + images.shape[1], left : left + images.shape[2]] = images
@@ -157,9 +160,12 @@ Conv, Linear = (FakeConv2d, FakeLinear) if args.dtype == "fakequant" else (nn.Co
 
 
 # ----------------------------------------------------------------------------------------------- models
-def conv(cin, cout, kernel, stride=1, groups=1):
-    layer = Conv(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False)
+def conv(cin, cout, kernel, stride=1, groups=1, padding=None, bias=False):
+    padding = kernel // 2 if padding is None else padding
+    layer = Conv(cin, cout, kernel, stride, padding, groups=groups, bias=bias)
     nn.init.normal_(layer.weight, std=math.sqrt(2 * groups / (cout * kernel * kernel)))
+    if bias:
+        nn.init.zeros_(layer.bias)
     return layer
 
 
@@ -168,8 +174,8 @@ def conv_bn(cin, cout, kernel, stride=1, groups=1, activation=nn.ReLU):
     return nn.Sequential(*layers, activation()) if activation else nn.Sequential(*layers)
 
 
-def head(features):
-    layer = Linear(features, 10)
+def head(features, outputs=10):
+    layer = Linear(features, outputs)
     nn.init.uniform_(layer.weight, -1 / math.sqrt(features), 1 / math.sqrt(features))
     nn.init.zeros_(layer.bias)
     return layer
@@ -194,6 +200,12 @@ def resnet(blocks):
             layers.append(BasicBlock(cin, cout, 2 if stage and i == 0 else 1))
             cin = cout
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head(64))
+
+
+def lenet5():
+    """For 28x28 grey images (LeCun et al. 1998), with ReLU and max pooling."""
+    convolutions = [conv(1, 6, 5, bias=True), nn.ReLU(), nn.MaxPool2d(2), conv(6, 16, 5, padding=0, bias=True), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*convolutions, nn.Flatten(), head(400, 120), nn.ReLU(), head(120, 84), nn.ReLU(), head(84))
 
 
 def vgg_small():
@@ -230,6 +242,8 @@ def mobilenet_v2():
 
 
 def network(name):
+    if name == "lenet5":
+        return lenet5()
     if name == "vgg_small":
         return vgg_small()
     if name == "mobilenet_v2":
@@ -265,7 +279,7 @@ def step(model, optimizer, x, y):
 
 
 def bench(model):
-    x = torch.randn(args.batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    x = torch.randn(args.batch, *((1, 28, 28) if args.network == "lenet5" else (3, 32, 32))).contiguous(memory_format=torch.channels_last)
     y = torch.randint(0, 10, (args.batch,))
     optimizer, times = make_optimizer(model), []
     for i in range(args.warm_up + args.steps):
@@ -315,10 +329,11 @@ def evaluate(model, images, labels, mean):
 def train(model, folder):
     images, labels = read_split(folder, True)
     test_images, test_labels = read_split(folder, False)
-    mean = images.float().mean((0, 2, 3)).round().view(1, 3, 1, 1)
-    padded = mean.to(torch.uint8).repeat(len(images), 1, 40, 40)
-    padded[:, :, 4:36, 4:36] = images
-    windows = padded.unfold(2, 32, 1).unfold(3, 32, 1)
+    mean = images.float().mean((0, 2, 3)).round().view(1, -1, 1, 1)
+    size = images.shape[2]
+    padded = mean.to(torch.uint8).repeat(len(images), 1, size + 8, size + 8)
+    padded[:, :, 4 : 4 + size, 4 : 4 + size] = images
+    windows = padded.unfold(2, size, 1).unfold(3, size, 1)
     optimizer, steps_per_epoch = make_optimizer(model), len(images) // args.batch
     for epoch in range(args.epochs):
         order, begin, losses, correct = torch.randperm(len(images)), time.perf_counter(), [], 0
