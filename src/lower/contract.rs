@@ -85,6 +85,19 @@ impl Parity {
             Parity { start, tap, taps, first: ((start + padding - tap) / stride) as i64 }
         })
     }
+
+    /// Where its last tap lies among `kernel` taps that are packed from the last to the first.
+    fn packed(&self, stride: u32, kernel: u32) -> i64 {
+        kernel as i64 - 1 - self.tap as i64 - stride as i64 * (self.taps as i64 - 1)
+    }
+}
+
+impl Conv {
+    /// Where the taps of a pair of parities begin in the transposed packing, of which each tap takes `tap` elements.
+    fn packed(&self, py: &Parity, px: &Parity, tap: i64) -> i64 {
+        let (y, x) = (py.packed(self.stride, self.kernel.0), px.packed(self.stride, self.kernel.1));
+        (y * self.kernel.1 as i64 + x) * tap
+    }
 }
 
 /// What a pending contraction computes.
@@ -306,23 +319,23 @@ impl Panel {
                 let out = self.out_start(kx).offset(py.start as i64 * row_out + px.start as i64 * cp);
                 let (Some(correction), true) = (correction, py.taps > 0 && px.taps > 0) else { continue };
                 let a = kx.read(source.buffer);
-                let a = n0.address(a.at(source.offset + py.first * row + px.first * pixel), image);
+                let (y, x) = (py.first - (py.taps as i64 - 1), px.first - (px.taps as i64 - 1));
+                let a = n0.address(a.at(source.offset + y * row + x * pixel), image);
                 // A panel starts at a multiple of the stride, or is the whole image.
                 let a = y0.terms.iter().fold(a, |a, &(i, m)| a.plus(i, m / s * row));
                 let b = kx.read(weights);
-                let first_tap = (py.tap * kernel.1 + px.tap) as i64;
                 let init = Init::PerVector(kx.read(correction).at(0), vec![16]);
                 let contract = Contract {
                     dot: Dot::U8I8,
                     out,
                     a,
-                    b: b.at(first_tap * tap),
+                    b: b.at(self.conv.packed(&py, &px, tap)),
                     init,
                     points: vec![Dim::new(ny, row, s * row_out), Dim::new(nx, pixel, s * cp)],
                     vectors: vec![Dim::new(input.blocks(), self.conv.taps() as i64 * tap, 16)],
                     k: vec![
-                        Dim::new(py.taps, -row, s * kernel.1 as i64 * tap),
-                        Dim::new(px.taps, -pixel, s * tap),
+                        Dim::new(py.taps, row, s * kernel.1 as i64 * tap),
+                        Dim::new(px.taps, pixel, s * tap),
                         Dim::new(groups as u32, 4, 64),
                     ],
                 };
@@ -671,7 +684,6 @@ fn gradient_corrections(cx: &mut Cx, path: &str, conv: Conv, weights: BufferId, 
     let mut out = vec![];
     for py in Parity::all(conv.stride, conv.padding, conv.kernel.0) {
         for px in Parity::all(conv.stride, conv.padding, conv.kernel.1) {
-            let start = (py.tap * conv.kernel.1 + px.tap) as i64 * tap;
             let k = [
                 Dim::new(py.taps, 0, s * conv.kernel.1 as i64 * tap),
                 Dim::new(px.taps, 0, s * tap),
@@ -680,7 +692,7 @@ fn gradient_corrections(cx: &mut Cx, path: &str, conv: Conv, weights: BufferId, 
             let live = py.taps > 0 && px.taps > 0;
             // A pair of parities without taps reads no correction; its place in the list is kept.
             let k: &[Dim] = if live { &k } else { &[Dim { n: 1, first: 0, second: 64 }] };
-            let start = if live { start } else { 0 };
+            let start = if live { conv.packed(&py, &px, tap) } else { 0 };
             out.push(sum(cx, out.len(), start, &vectors, k));
         }
     }

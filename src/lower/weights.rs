@@ -229,6 +229,7 @@ fn pack_forward(cx: &mut Cx, path: &str, conv: &Conv, codes: BufferId, range: Ra
     packed
 }
 
+/// Taps from the last to the first, except for a linear layer's: so a data gradient moves forward through both operands.
 fn pack_transposed(cx: &mut Cx, path: &str, conv: &Conv, codes: BufferId, range: Range) -> BufferId {
     let (cop, rows, taps) = (conv.output.cp() as i64, rows(conv) as i64, conv.taps());
     let (in_blocks, groups) = (conv.input.blocks(), conv.out_groups());
@@ -239,7 +240,9 @@ fn pack_transposed(cx: &mut Cx, path: &str, conv: &Conv, codes: BufferId, range:
         let tap = kx.item();
         let (q, o) = (kx.read(codes), kx.write(packed));
         kx.for_(in_blocks, |kx, ib| {
-            let to = o.at(0).plus(ib, (taps * groups * 64) as i64).plus(tap, groups as i64 * 64);
+            let place = groups as i64 * 64;
+            let (start, step) = if conv.whole { (0, place) } else { ((taps as i64 - 1) * place, -place) };
+            let to = o.at(start).plus(ib, (taps * groups * 64) as i64).plus(tap, step);
             let block = |kx: &mut Kx, ob: Option<Index>, first: u32, live: u32| {
                 let lanes = (0..16)
                     .map(|i| {
