@@ -4,7 +4,7 @@
 //!   generated code calls, and the loop that runs a step.
 //! - Feature `std`: threads (`pool`) and memory (`arena`) for a compiled `program`, together a `session`, and its `profile`; data sets
 //!   (`data`) with their order (`shuffle`) and distortion (`augment`); the training loop (`train`) with its `watch`,
-//!   `metrics` and `checkpoint`s.
+//!   `metrics` and `checkpoint`s; the permission to use `tiles`.
 //!
 //! Invariants: nothing here computes with floating-point numbers (a lint denies it), so that results are the same
 //! on every machine; results depend on seed, epoch, step and sample only, never on threads, order or time.
@@ -49,6 +49,8 @@ pub mod session;
 #[cfg(feature = "std")]
 pub mod shuffle;
 pub mod step;
+#[cfg(feature = "std")]
+pub mod tiles;
 #[cfg(all(test, feature = "std"))]
 mod toy;
 #[cfg(feature = "std")]

@@ -192,7 +192,13 @@ const BITS_ONLY: &[&str] = &[
     "movdqu64",
     "movdqa32",
     "movdqa64",
+    "tileloadd",
+    "tilestored",
+    "tilezero",
 ];
+
+/// Products of tiles of bytes.
+const TILES_OF_BYTES: &[&str] = &["tdpbssd", "tdpbsud", "tdpbusd", "tdpbuud"];
 
 fn is_float(instruction: &Instruction) -> bool {
     let x87 = |f: &CpuidFeature| matches!(f, CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387);
@@ -202,7 +208,7 @@ fn is_float(instruction: &Instruction) -> bool {
     let vector = (0..instruction.op_count()).any(|op| {
         let register = instruction.op_register(op);
         instruction.op_kind(op) == OpKind::Register
-            && (register.is_vector_register() || register.is_mm() || register.is_st())
+            && (register.is_vector_register() || register.is_tmm() || register.is_mm() || register.is_st())
     });
     // Comparisons and conversions with general registers or masks as their results have a vector operand too.
     vector && !is_integer_vector(instruction.mnemonic())
@@ -214,7 +220,8 @@ fn is_integer_vector(mnemonic: Mnemonic) -> bool {
     let plain = name.strip_prefix('v').unwrap_or(&name);
     let three_d_now = plain.starts_with("pf") || plain.starts_with("pi2f");
     let permutes_floats = plain.starts_with("perm") && (plain.ends_with("ps") || plain.ends_with("pd"));
-    BITS_ONLY.contains(&plain) || (plain.starts_with('p') && !three_d_now) || permutes_floats
+    let bits = BITS_ONLY.contains(&plain) || TILES_OF_BYTES.contains(&plain);
+    bits || (plain.starts_with('p') && !three_d_now) || permutes_floats
 }
 
 #[cfg(test)]
@@ -243,6 +250,11 @@ mod tests {
             a.fadd_2(st0, st1)?;
             a.fld1()?;
             a.pfadd(mm0, mm1)?;
+            a.tdpbf16ps(tmm0, tmm1, tmm2)?;
+            a.tdpbusd(tmm0, tmm1, tmm2)?;
+            a.tdpbsud(tmm0, tmm1, tmm2)?;
+            a.tileloadd(tmm0, ptr(rdi + rsi))?;
+            a.tilezero(tmm0)?;
             a.vpaddd(xmm0, xmm1, xmm2)?;
             a.vpdpbusd(xmm0, xmm1, xmm2)?;
             a.movups(xmm0, xmm1)?;
@@ -252,7 +264,7 @@ mod tests {
             a.ret()
         });
         let count = audit(&f).unwrap();
-        assert_eq!(count.instructions, 17);
+        assert_eq!(count.instructions, 22);
         assert_eq!(
             count.float,
             [
@@ -265,7 +277,8 @@ mod tests {
                 "roundss",
                 "fadd",
                 "fld1",
-                "pfadd"
+                "pfadd",
+                "tdpbf16ps"
             ]
         );
     }

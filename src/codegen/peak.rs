@@ -1,18 +1,18 @@
 //! What the machine can do at most: register-only loops, to measure kernels by.
 //!
-//! A loop of independent dot products gives the peak of a vector width, a chain of dependent multiplications the
+//! A loop of independent dot products gives the peak of a vector width or of tiles, a chain of dependent multiplications the
 //! clock. Both run where the kernels run and at the same time, so that shares hold on a machine whose clock changes.
 //! Nothing here is part of a step.
 
 use std::time::{Duration, Instant};
 
-use iced_x86::code_asm::{CodeAssembler, CodeLabel, rax, rcx, rdi};
+use iced_x86::code_asm::{CodeAssembler, CodeLabel, ptr, rax, rcx, rdi};
 use iced_x86::{Code, IcedError, Instruction, Register};
 
 use super::jit::Loop;
 use crate::targets::{DotForm, Target};
 
-/// Size of the vectors of a dot product instruction.
+/// Size of the operands of a dot product instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
     /// 128 bits.
@@ -21,15 +21,19 @@ pub enum Width {
     Ymm,
     /// 512 bits.
     Zmm,
+    /// Matrices of 16 rows of 512 bits.
+    Tile,
 }
 
 impl Width {
-    /// 32-bit lanes of a vector.
+    /// Sums of four products that an instruction adds up.
     pub fn lanes(self) -> u64 {
         match self {
             Width::Xmm => 4,
             Width::Ymm => 8,
             Width::Zmm => 16,
+            // 16 rows by 16 columns, each over 16 groups of four.
+            Width::Tile => 16 * 16 * 16,
         }
     }
 
@@ -38,8 +42,18 @@ impl Width {
             Width::Xmm => Register::XMM0,
             Width::Ymm => Register::YMM0,
             Width::Zmm => Register::ZMM0,
+            Width::Tile => Register::TMM0,
         };
         first + number
+    }
+}
+
+impl std::fmt::Display for Width {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Width::Tile => write!(f, "products of 16 by 64 and 64 by 16 bytes"),
+            vector => write!(f, "{}-bit dot products", 32 * vector.lanes()),
+        }
     }
 }
 
@@ -47,6 +61,7 @@ impl Width {
 pub fn width(target: &Target) -> Option<Width> {
     let known = target.is_x86() && target.dot == DotForm::SignedFirst;
     known.then_some(match target.wide.map(|wide| wide.bytes) {
+        _ if target.wide.is_some_and(|wide| wide.tiles.is_some()) => Width::Tile,
         Some(64) => Width::Zmm,
         Some(_) => Width::Ymm,
         None => Width::Xmm,
@@ -92,7 +107,11 @@ pub fn measure(target: &'static Target) -> Result<Option<Peak>, String> {
     let mut dots = match width(target) {
         None => None,
         Some(width) => {
-            let code = dots(width, target.has("has_avx512vnni")).map_err(broken)?;
+            let code = match width {
+                Width::Tile => products(),
+                vector => dots(vector, target.has("has_avx512vnni")),
+            };
+            let code = code.map_err(broken)?;
             Some((width, Timing::new(&code, target)?))
         }
     };
@@ -182,7 +201,7 @@ fn dots(width: Width, evex: bool) -> Result<LoopCode, IcedError> {
         (Width::Ymm, false) => Code::VEX_Vpdpbusd_ymm_ymm_ymmm256,
         (Width::Xmm, true) => Code::EVEX_Vpdpbusd_xmm_k1z_xmm_xmmm128b32,
         (Width::Ymm, true) => Code::EVEX_Vpdpbusd_ymm_k1z_ymm_ymmm256b32,
-        (Width::Zmm, _) => Code::EVEX_Vpdpbusd_zmm_k1z_zmm_zmmm512b32,
+        (Width::Zmm | Width::Tile, _) => Code::EVEX_Vpdpbusd_zmm_k1z_zmm_zmmm512b32,
     };
     let (a, b) = (width.register(ACCUMULATORS), width.register(ACCUMULATORS + 1));
     let body = |asm: &mut CodeAssembler| {
@@ -194,6 +213,32 @@ fn dots(width: Width, evex: bool) -> Result<LoopCode, IcedError> {
     // What the registers hold does not matter. Code after a loop of wide registers is slow on some machines unless
     // their upper parts are cleared.
     looped(|_| Ok(()), body, CodeAssembler::vzeroupper)
+}
+
+/// Products of tiles: two of each operand meet in four sums.
+fn products() -> Result<LoopCode, IcedError> {
+    // All eight registers have 16 rows of 64 bytes.
+    let mut shapes = [0; 64];
+    shapes[0] = 1;
+    (0..8).for_each(|i| (shapes[16 + 2 * i], shapes[48 + i]) = (64, 16));
+    let before = |asm: &mut CodeAssembler| {
+        let (mut constant, mut behind) = (asm.create_label(), asm.create_label());
+        asm.jmp(behind)?;
+        asm.set_label(&mut constant)?;
+        asm.db(&shapes)?;
+        asm.set_label(&mut behind)?;
+        asm.ldtilecfg(ptr(constant))
+    };
+    let body = |asm: &mut CodeAssembler| {
+        let tile = |i: u32| Width::Tile.register(i);
+        let code = Code::VEX_Tdpbusd_tmm_tmm_tmm;
+        for i in 0..4 {
+            let (a, b) = (tile(4 + i / 2), tile(6 + i % 2));
+            asm.add_instruction(Instruction::with3(code, tile(i), a, b)?)?;
+        }
+        Ok(4)
+    };
+    looped(before, body, CodeAssembler::tilerelease)
 }
 
 #[cfg(test)]
@@ -212,6 +257,8 @@ mod tests {
             let code = dots(width, evex).expect("it assembles");
             assert_eq!(count(&code, Mnemonic::Vpdpbusd), code.in_turn, "{width:?}");
         }
+        let tiles = products().expect("it assembles");
+        assert_eq!(count(&tiles, Mnemonic::Tdpbusd), tiles.in_turn);
         let chain = chain().expect("it assembles");
         assert_eq!(count(&chain, Mnemonic::Imul), chain.in_turn);
     }
@@ -225,7 +272,9 @@ mod tests {
             assert_eq!(peak.dots.is_some(), width(target).is_some());
             if let Some((width, rate)) = peak.dots {
                 let instructions = rate / width.lanes() as f64 / peak.clock;
-                assert!((0.05..4.5).contains(&instructions), "{peak:?}");
+                // A product of tiles takes 16 cycles.
+                let least = if width == Width::Tile { 0.01 } else { 0.05 };
+                assert!((least..4.5).contains(&instructions), "{peak:?}");
             }
         }
     }

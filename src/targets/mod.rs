@@ -5,6 +5,7 @@
 
 mod aarch64;
 mod aarch64_i8mm;
+mod x86_64_amx;
 mod x86_64_avx2;
 mod x86_64_avx512_vnni;
 mod x86_64_avx512_vnni_zmm;
@@ -46,6 +47,28 @@ pub struct Wide {
     pub registers: usize,
     /// What the parts of a tile cost.
     pub costs: Costs,
+    /// Registers of two dimensions, for the contractions of bytes that they do faster.
+    pub tiles: Option<Tiles>,
+}
+
+/// Registers that hold matrices, and an instruction that multiplies two of bytes and adds the products to one of 32-bit
+/// numbers (AMX). Costs are in cycles.
+#[derive(Clone, Copy, Debug)]
+pub struct Tiles {
+    /// Tile registers.
+    pub registers: usize,
+    /// Rows of a tile, at most; each is 64 bytes.
+    pub rows: usize,
+    /// To say what shape each register has, and to release them.
+    pub configure: usize,
+    /// A product whose second operand has just been used. Each row takes one at least.
+    pub product: usize,
+    /// A product whose second operand is new.
+    pub new_product: usize,
+    /// Rows that are loaded in one cycle.
+    pub loads_per_cycle: usize,
+    /// What a loaded row costs in addition where it crosses a cache line.
+    pub crossing: usize,
 }
 
 /// A machine that code is emitted for.
@@ -88,6 +111,7 @@ pub static ALL: &[&Target] = &[
     &x86_64_avx512_vnni::TARGET,
     &x86_64_avx_vnni_ymm::TARGET,
     &x86_64_avx512_vnni_zmm::TARGET,
+    &x86_64_amx::TARGET,
     &aarch64::TARGET,
     &aarch64_i8mm::TARGET,
 ];

@@ -9,6 +9,7 @@ pub(super) static TARGET: Target = Target {
         bytes: 32,
         registers: 16,
         costs: Costs { dots_per_cycle: 2, latency: 5, loads_per_cycle: 2 },
+        tiles: None,
     }),
     ..x86_64_avx_vnni::TARGET
 };

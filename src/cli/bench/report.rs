@@ -98,7 +98,7 @@ fn heading(figures: &Figures) -> String {
     if let Some(peak) = figures.peak {
         let dots = match (peak.dots, figures.peak_macs_per_cycle()) {
             (Some((width, _)), Some(macs)) => {
-                format!("{macs:.1} MACs a cycle with {}-bit dot products", 32 * width.lanes())
+                format!("{macs:.1} MACs a cycle with {width}")
             }
             _ => "no dot product instruction".into(),
         };

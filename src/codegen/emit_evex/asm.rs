@@ -1,9 +1,11 @@
 //! Instructions of one vector width, loops, and the bytes that they become.
 //!
 //! Vector registers are numbers here; the width decides which instruction and which name of the register is meant.
+//! Tiles are one more width: what is at a place is then as many rows as the register has, a stride apart.
 
+use super::super::shape::Signs;
 use crate::targets::Wide;
-use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64, CodeAssembler, CodeLabel, gpr64, qword_ptr};
+use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64, CodeAssembler, CodeLabel, gpr64, ptr, qword_ptr};
 use iced_x86::{Code, IcedError, Instruction, MemoryOperand, Register};
 
 /// A vector register by its number.
@@ -58,10 +60,28 @@ const ZMM: Codes = Codes {
     dot_words: Code::EVEX_Vpdpwssd_zmm_k1z_zmm_zmmm512b32,
 };
 
+/// Matrices of bytes. They are not copied, and their products are told apart by signs.
+const TILES: Codes = Codes {
+    first: Register::TMM0,
+    load: Code::VEX_Tileloadd_tmm_sibmem,
+    store: Code::VEX_Tilestored_sibmem_tmm,
+    copy: Code::INVALID,
+    broadcast: Code::VEX_Tileloadd_tmm_sibmem,
+    zero: Code::VEX_Tilezero_tmm,
+    dot_bytes: Code::INVALID,
+    dot_words: Code::INVALID,
+};
+
+/// Bytes between the rows of a tile at a base register, and the register that holds this number.
+pub(super) type Stride = (AsmRegister64, AsmRegister64, i64);
+
 /// A leaf function that is being written.
 pub(super) struct Asm {
     code: CodeAssembler,
     codes: &'static Codes,
+    /// For tiles: their strides, and what says which shapes they have.
+    strides: Vec<Stride>,
+    configuration: Option<(CodeLabel, [u8; 64])>,
     /// Counters in use below the stack pointer.
     slots: usize,
 }
@@ -73,13 +93,37 @@ pub(super) fn failed(error: IcedError) -> String {
 impl Asm {
     pub(super) fn new(wide: &Wide) -> Result<Asm> {
         let codes = if wide.bytes == 64 { &ZMM } else { &YMM };
-        Ok(Asm { code: CodeAssembler::new(64).map_err(failed)?, codes, slots: 0 })
+        let code = CodeAssembler::new(64).map_err(failed)?;
+        Ok(Asm { code, codes, strides: vec![], configuration: None, slots: 0 })
+    }
+
+    /// A function that computes in tiles: it begins by giving the registers their shapes.
+    pub(super) fn tiles(configuration: [u8; 64], strides: Vec<Stride>) -> Result<Asm> {
+        let mut code = CodeAssembler::new(64).map_err(failed)?;
+        let label = code.create_label();
+        code.ldtilecfg(ptr(label)).map_err(failed)?;
+        for &(_, register, stride) in &strides {
+            code.mov(register, stride).map_err(failed)?;
+        }
+        Ok(Asm { code, codes: &TILES, strides, configuration: Some((label, configuration)), slots: 0 })
+    }
+
+    /// Whether the registers are tiles.
+    pub(super) fn has_tiles(&self) -> bool {
+        self.configuration.is_some()
     }
 
     /// Returns, and gives the bytes of the function.
     pub(super) fn finish(mut self) -> Result<Vec<u8>> {
-        self.code.vzeroupper().map_err(failed)?;
+        let Some((mut label, configuration)) = self.configuration else {
+            self.code.vzeroupper().map_err(failed)?;
+            self.code.ret().map_err(failed)?;
+            return self.code.assemble(0).map_err(failed);
+        };
+        self.code.tilerelease().map_err(failed)?;
         self.code.ret().map_err(failed)?;
+        self.code.set_label(&mut label).map_err(failed)?;
+        self.code.db(&configuration).map_err(failed)?;
         self.code.assemble(0).map_err(failed)
     }
 
@@ -98,12 +142,21 @@ impl Asm {
         }
     }
 
+    /// What a register holds in memory.
+    fn held(&self, place: Place) -> Result<MemoryOperand> {
+        let mut operand = Asm::memory(place)?;
+        if let Some((_, stride, _)) = self.strides.iter().find(|s| s.0 == place.base) {
+            operand.index = (*stride).into();
+        }
+        Ok(operand)
+    }
+
     pub(super) fn load(&mut self, to: Vector, from: Place) -> Result {
-        self.push(Instruction::with2(self.codes.load, self.name(to), Asm::memory(from)?))
+        self.push(Instruction::with2(self.codes.load, self.name(to), self.held(from)?))
     }
 
     pub(super) fn store(&mut self, to: Place, from: Vector) -> Result {
-        self.push(Instruction::with2(self.codes.store, Asm::memory(to)?, self.name(from)))
+        self.push(Instruction::with2(self.codes.store, self.held(to)?, self.name(from)))
     }
 
     pub(super) fn copy(&mut self, to: Vector, from: Vector) -> Result {
@@ -112,12 +165,15 @@ impl Asm {
 
     pub(super) fn zero(&mut self, to: Vector) -> Result {
         let to = self.name(to);
+        if self.has_tiles() {
+            return self.push(Instruction::with1(self.codes.zero, to));
+        }
         self.push(Instruction::with3(self.codes.zero, to, to, to))
     }
 
-    /// Four bytes of memory in all lanes.
+    /// Four bytes of memory in all lanes; a tile as it is.
     pub(super) fn broadcast(&mut self, to: Vector, from: Place) -> Result {
-        self.push(Instruction::with2(self.codes.broadcast, self.name(to), Asm::memory(from)?))
+        self.push(Instruction::with2(self.codes.broadcast, self.name(to), self.held(from)?))
     }
 
     /// Asks for a line of memory.
@@ -129,6 +185,16 @@ impl Asm {
     pub(super) fn dot_bytes(&mut self, sum: Vector, unsigned: Vector, signed: Vector) -> Result {
         let [sum, unsigned, signed] = [sum, unsigned, signed].map(|v| self.name(v));
         self.push(Instruction::with3(self.codes.dot_bytes, sum, unsigned, signed))
+    }
+
+    /// `sum += a·b` of tiles, one of bytes without a sign.
+    pub(super) fn dot_tiles(&mut self, sum: Vector, a: Vector, b: Vector, signs: Signs) -> Result {
+        let [sum, a, b] = [sum, a, b].map(|v| self.name(v));
+        let code = match signs {
+            Signs::Vectors => Code::VEX_Tdpbusd_tmm_tmm_tmm,
+            Signs::Points => Code::VEX_Tdpbsud_tmm_tmm_tmm,
+        };
+        self.push(Instruction::with3(code, sum, a, b))
     }
 
     /// `sum += a·b`, two signed 16-bit numbers a lane.

@@ -1,14 +1,16 @@
 //! The contraction as a leaf function in wide vectors: a register tile inside a nest of loops.
 //!
 //! A block of 16 lanes is one vector of 512 bits or two of 256. The vectors side is cut outermost, so that its part
-//! stays in cache while all points pass; inside, a tile runs through all of k with its sums in registers.
+//! stays in cache while all points pass; inside, a tile runs through all of k with its sums in registers. The same nest
+//! serves registers that hold matrices, by a shape that counts those.
 
 use super::super::shape::{Axis, Form, Shape, Signs, Start, unrolled};
 use super::asm::{Asm, Place, Result, Vector};
 use super::tile::{Cut, Tile, choose, offsets, size};
+use super::tiles;
 use crate::targets::Wide;
 use iced_x86::code_asm::{AsmRegister64, gpr64};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Arguments of a leaf, in the order of the convention.
 const OUT: AsmRegister64 = gpr64::rdi;
@@ -26,9 +28,14 @@ const BLOCK: usize = 24 << 10;
 /// Bytes of a cache line.
 const LINE: i64 = 64;
 
-struct Leaf<'a> {
-    shape: &'a Shape,
-    wide: &'a Wide,
+struct Leaf {
+    shape: Shape,
+    /// Registers.
+    registers: usize,
+    /// Bytes of the vectors side in one of them.
+    bytes: usize,
+    /// Points in one of them, and how far apart they are in a.
+    rows: (usize, i64),
     /// Axes of the vectors side in units of one register.
     vectors: Vec<Axis>,
     tile: Tile,
@@ -48,11 +55,38 @@ pub(in crate::codegen) fn emit(shape: &Shape, wide: &Wide) -> Result<Vec<u8>> {
         let init = if shape.start == Start::PerVector { bytes } else { 0 };
         vectors.push(Axis { n: units, first: bytes, second: bytes, init });
     }
-    let tile = choose(shape, &vectors, wide);
-    let asm = Asm::new(wide)?;
-    let mut leaf = Leaf { shape, wide, vectors, tile, start: shape.start, k: None, asm };
+    let (cost, tile) = choose(shape, &vectors, wide);
+    let Wide { registers, bytes, .. } = *wide;
+    let mut leaf = match wide.tiles.and_then(|tiles| Some((tiles, tiles::plan(shape, &tiles)?))) {
+        Some((tiles, plan)) if plan.cost < cost => in_tiles(plan, tiles.registers)?,
+        _ => {
+            let (shape, start, asm) = (shape.clone(), shape.start, Asm::new(wide)?);
+            Leaf { shape, registers, bytes, rows: (1, 0), vectors, tile, start, k: None, asm }
+        }
+    };
     leaf.blocks()?;
     leaf.asm.finish()
+}
+
+/// The leaf of a plan for tiles. Start values have no stride: they are the same for all rows.
+fn in_tiles(plan: tiles::Plan, registers: usize) -> Result<Leaf> {
+    let strides = vec![
+        (OUT, gpr64::r8, plan.rows.second),
+        (A, gpr64::r9, plan.rows.first),
+        (B, gpr64::r10, plan.depth.second),
+        (INIT, gpr64::r11, 0),
+    ];
+    Ok(Leaf {
+        registers,
+        bytes: plan.depth.n * tiles::ROW,
+        rows: (plan.rows.n, plan.rows.first),
+        vectors: plan.shape.vectors.clone(),
+        start: plan.shape.start,
+        k: None,
+        asm: Asm::tiles(tiles::configuration(&plan, registers), strides)?,
+        shape: plan.shape,
+        tile: plan.tile,
+    })
 }
 
 /// One loop of a nest: how often, and how far out, a, b and init move.
@@ -66,7 +100,7 @@ fn times(steps: [(AsmRegister64, i64); 4], n: usize) -> [(AsmRegister64, i64); 4
     steps.map(|(r, by)| (r, by * n as i64))
 }
 
-impl Leaf<'_> {
+impl Leaf {
     /// Loops, outermost first; the registers end where they began.
     fn nest(&mut self, loops: &[Loop], body: &mut dyn FnMut(&mut Self) -> Result) -> Result {
         let Some((&(n, steps), inner)) = loops.split_first() else { return body(self) };
@@ -113,7 +147,7 @@ impl Leaf<'_> {
             return (outer, inner);
         }
         let run = self.tile.run.map(|r| self.shape.k[r.axis]);
-        let step = self.wide.bytes * size(&self.tile.vectors);
+        let step = self.bytes * size(&self.tile.vectors);
         while let Some(&axis) = inner.first() {
             let inside = inner[1..].iter().map(|a| a.n).product::<usize>() * step;
             let keep = (1..=axis.n).rev().find(|t| axis.n % t == 0 && t * inside <= BLOCK).unwrap_or(1);
@@ -174,8 +208,7 @@ impl Leaf<'_> {
             let (loops, steps) = self.split_k(k, sums.count());
             self.nest(&loops, &mut |leaf| steps.iter().try_for_each(|&at| leaf.run(points, &sums, at)))?;
         }
-        let shape = self.shape;
-        let out = offsets(&shape.points, points, |a| a.second);
+        let out = offsets(&self.shape.points, points, |a| a.second);
         let lanes = offsets(&self.vectors, &self.tile.vectors, |a| a.second);
         for (p, to) in out.iter().enumerate() {
             for (v, lane) in lanes.iter().enumerate() {
@@ -190,14 +223,17 @@ impl Leaf<'_> {
     fn prefetch_points(&mut self, points: &[Cut]) -> Result {
         let (true, Some(outer)) = (self.shape.streams, self.shape.points.first()) else { return Ok(()) };
         let next = outer.n as i64 * outer.first;
-        let mut lines: Vec<i64> = offsets(&self.shape.points, points, |a| a.first);
+        let (rows, apart) = self.rows;
+        let points = offsets(&self.shape.points, points, |a| a.first).into_iter();
+        let mut lines: Vec<i64> =
+            points.flat_map(|at| (0..rows as i64).map(move |row| at + row * apart)).collect();
         lines.sort_unstable();
         lines.dedup_by_key(|at| *at / LINE);
         lines.into_iter().try_for_each(|at| self.asm.prefetch(Place { base: A, at: at + next }))
     }
 
     fn start(&mut self, points: &[Cut], sums: &Sums) -> Result {
-        let shape = self.shape;
+        let shape = &self.shape;
         let out = offsets(&shape.points, points, |a| a.second);
         let lanes = offsets(&self.vectors, &self.tile.vectors, |a| a.second);
         let per_point = offsets(&shape.points, points, |a| a.init);
@@ -209,7 +245,9 @@ impl Leaf<'_> {
                 match self.start {
                     Start::Zero => self.asm.zero(to)?,
                     Start::Output => self.asm.load(to, Place { base: OUT, at: out[p] + lanes[v] })?,
-                    Start::PerVector if p > 0 => self.asm.copy(to, sums.register(0, v))?,
+                    Start::PerVector if p > 0 && !self.asm.has_tiles() => {
+                        self.asm.copy(to, sums.register(0, v))?
+                    }
                     Start::PerVector => self.asm.load(to, init(per_vector[v]))?,
                     Start::PerPoint if v > 0 => self.asm.copy(to, sums.register(p, 0))?,
                     Start::PerPoint => self.asm.broadcast(to, init(per_point[p]))?,
@@ -235,6 +273,9 @@ impl Leaf<'_> {
 
     /// A run of k from (in a, in b): its vectors in registers, then every word of a with all that it meets.
     fn run(&mut self, points: &[Cut], sums: &Sums, (in_a, in_b): (i64, i64)) -> Result {
+        if self.asm.has_tiles() {
+            return self.run_in_tiles(points, sums, (in_a, in_b));
+        }
         let run = self.tile.run;
         let in_run = offsets(&self.shape.k, run.as_slice(), |a| a.second);
         let lanes = offsets(&self.vectors, &self.tile.vectors, |a| a.first);
@@ -244,16 +285,9 @@ impl Leaf<'_> {
                 self.asm.load(held(k, v), Place { base: B, at: in_b + step + lane })?;
             }
         }
-        let mut words: BTreeMap<i64, Vec<(usize, usize)>> = BTreeMap::new();
-        let a_of_run = offsets(&self.shape.k, run.as_slice(), |a| a.first);
-        for (p, point) in offsets(&self.shape.points, points, |a| a.first).iter().enumerate() {
-            for (k, step) in a_of_run.iter().enumerate() {
-                words.entry(point + step).or_default().push((p, k));
-            }
-        }
         let word = held(in_run.len(), 0);
-        let spare = self.wide.registers - word;
-        for (i, (at, meets)) in words.iter().enumerate() {
+        let spare = self.registers - word;
+        for (i, (at, meets)) in self.words(points).iter().enumerate() {
             let word = word + i % spare;
             self.asm.broadcast(word, Place { base: A, at: in_a + at })?;
             for &(p, k) in meets {
@@ -261,6 +295,52 @@ impl Leaf<'_> {
                     self.dot(sums.register(p, v), word, held(k, v))?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// The words of a that points meet in a run, each with the points and steps that it serves.
+    fn words(&self, points: &[Cut]) -> BTreeMap<i64, Vec<(usize, usize)>> {
+        let mut words: BTreeMap<i64, Vec<(usize, usize)>> = BTreeMap::new();
+        let in_run = offsets(&self.shape.k, self.tile.run.as_slice(), |a| a.first);
+        for (p, point) in offsets(&self.shape.points, points, |a| a.first).iter().enumerate() {
+            for (k, step) in in_run.iter().enumerate() {
+                words.entry(point + step).or_default().push((p, k));
+            }
+        }
+        words
+    }
+
+    /// A run in tiles: each is loaded before its first use. Registers keep their shapes where there are fewer points.
+    fn run_in_tiles(&mut self, points: &[Cut], sums: &Sums, (in_a, in_b): (i64, i64)) -> Result {
+        let Form::Dot(signs) = self.shape.form else { return Err("tiles multiply bytes only".into()) };
+        let lanes = offsets(&self.vectors, &self.tile.vectors, |a| a.first);
+        let in_run = offsets(&self.shape.k, self.tile.run.as_slice(), |a| a.second);
+        let first = size(&self.tile.points) * lanes.len();
+        let held = |k: usize, v: usize| first + k * lanes.len() + v;
+        let word = held(in_run.len(), 0);
+        let spare = self.registers - word;
+        let words = self.words(points);
+        let (mut products, mut places) = (vec![], vec![]);
+        for (i, (at, meets)) in words.into_iter().enumerate() {
+            places.push(at);
+            let all = meets.iter().flat_map(|&(p, k)| (0..lanes.len()).map(move |v| (i, p, k, v)));
+            products.extend(all);
+        }
+        if places.len() <= spare {
+            // A product is faster if its second operand is that of the one before.
+            products.sort_by_key(|&(i, _, k, v)| (k, v, i));
+        }
+        let mut loaded = BTreeSet::new();
+        for (i, p, k, v) in products {
+            let (a, b) = (word + i % spare, held(k, v));
+            if loaded.insert((a, i)) {
+                self.asm.broadcast(a, Place { base: A, at: in_a + places[i] })?;
+            }
+            if loaded.insert((b, 0)) {
+                self.asm.load(b, Place { base: B, at: in_b + in_run[k] + lanes[v] })?;
+            }
+            self.asm.dot_tiles(sums.register(p, v), a, b, signs)?;
         }
         Ok(())
     }

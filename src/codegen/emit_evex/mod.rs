@@ -19,6 +19,7 @@ mod region;
 mod select;
 mod sums;
 mod tile;
+mod tiles;
 mod uses;
 mod vcode;
 

@@ -1,6 +1,6 @@
 //! Register tiles of wide contractions: which one is the cheapest, by the target's costs.
 //!
-//! A tile is a rectangle of points × some vectors × a run of k steps whose vectors are all in registers. Where the
+//! What a register holds, a vector or a matrix, is a [`Machine`]'s affair. A tile is a rectangle of points × some vectors × a run of k steps whose vectors are all in registers. Where the
 //! points move through `a` as the run of k does (rows of a convolution), points share their broadcasts: one word of `a`
 //! serves every (point, step) that meets it. This is what keeps 16 channels, with one vector only, off the load ports.
 
@@ -26,11 +26,46 @@ pub(super) struct Tile {
 }
 
 /// Cycles around a tile that are not dot products: loop and pointers.
-const AROUND: usize = 12;
+pub(super) const AROUND: usize = 12;
 /// Longest run of k.
 const LONGEST_RUN: usize = 4;
 /// Fractions of a cycle in which costs are counted.
-const CYCLE: usize = 60;
+pub(super) const CYCLE: usize = 60;
+
+/// What is computed with one load of the vectors.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub(super) points: usize,
+    pub(super) vectors: usize,
+    /// Distinct words of `a`.
+    pub(super) words: usize,
+    /// Steps of k.
+    pub(super) run: usize,
+}
+
+/// Registers to choose a tile for.
+pub(super) trait Machine {
+    /// How many there are.
+    fn registers(&self) -> usize;
+    /// Cost of a tile over all `steps` of k, in fractions of a cycle; not less with more words.
+    fn cost(&self, part: Part, steps: usize) -> usize;
+}
+
+impl Machine for Wide {
+    fn registers(&self) -> usize {
+        self.registers
+    }
+
+    fn cost(&self, Part { points, vectors, words, run }: Part, steps: usize) -> usize {
+        let costs = &self.costs;
+        let dots = CYCLE * points * vectors * run / costs.dots_per_cycle;
+        let loads = CYCLE * (words + run * vectors) / costs.loads_per_cycle;
+        let chain = CYCLE * run * costs.latency;
+        // Loads and dots overlap well but not wholly; of equals the one with fewer loads wins.
+        let of_run = dots.max(loads).max(chain) + loads / 8;
+        steps / run * of_run + CYCLE * (points * vectors * 3 / 2 + AROUND)
+    }
+}
 
 /// Every way to cut one axis or two of `axes`, at most `most` in all; `divides` keeps exact cuts only.
 fn cuts(axes: &[Axis], most: usize, divides: bool) -> Vec<Vec<Cut>> {
@@ -57,21 +92,21 @@ pub(super) fn size(cuts: &[Cut]) -> usize {
     cuts.iter().map(|c| c.n).product()
 }
 
-/// The tile with the least work, remainders included.
-pub(super) fn choose(shape: &Shape, vectors: &[Axis], wide: &Wide) -> Tile {
+/// The tile with the least work, remainders included, and that work.
+pub(super) fn choose(shape: &Shape, vectors: &[Axis], machine: &dyn Machine) -> (usize, Tile) {
     let runs = std::iter::once(None).chain(shape.k.iter().enumerate().flat_map(|(axis, k)| {
         let longest = LONGEST_RUN.min(k.n);
         (2..=longest).filter(|n| k.n % n == 0).map(move |n| Some(Cut { axis, n }))
     }));
     let runs: Vec<_> = runs.collect();
-    let most = wide.registers - 2;
+    let most = machine.registers() - 2;
     let mut tiles = vec![];
     for vectors_cut in cuts(vectors, most, true) {
         let v = size(&vectors_cut);
         for points_cut in cuts(&shape.points, most / v, false) {
             for &run in &runs {
                 let held = v * run.map_or(1, |r| r.n);
-                if size(&points_cut) * v + held < wide.registers {
+                if size(&points_cut) * v + held < machine.registers() {
                     tiles.push(Tile { points: points_cut.clone(), vectors: vectors_cut.clone(), run });
                 }
             }
@@ -82,22 +117,22 @@ pub(super) fn choose(shape: &Shape, vectors: &[Axis], wide: &Wide) -> Tile {
     let mut best = (usize::MAX, Tile { points: vec![], vectors: vec![], run: None });
     for tile in tiles {
         let least = |points: &[Cut], _: Option<Cut>| size(points);
-        if work(shape, vectors, wide, &tile, &least) < best.0 {
+        if work(shape, vectors, machine, &tile, &least) < best.0 {
             let words = |points: &[Cut], run| words(shape, points, run);
-            let work = work(shape, vectors, wide, &tile, &words);
+            let work = work(shape, vectors, machine, &tile, &words);
             if work < best.0 {
                 best = (work, tile);
             }
         }
     }
-    best.1
+    best
 }
 
 /// How many words of `a` some points meet in a run.
 type Words<'a> = &'a dyn Fn(&[Cut], Option<Cut>) -> usize;
 
 /// Cost of the whole contraction.
-fn work(shape: &Shape, vectors: &[Axis], wide: &Wide, tile: &Tile, words: Words) -> usize {
+fn work(shape: &Shape, vectors: &[Axis], machine: &dyn Machine, tile: &Tile, words: Words) -> usize {
     let v = size(&tile.vectors);
     let turns = vectors.iter().map(|a| a.n).product::<usize>() / v;
     let steps: usize = shape.k.iter().map(|k| k.n).product();
@@ -105,7 +140,8 @@ fn work(shape: &Shape, vectors: &[Axis], wide: &Wide, tile: &Tile, words: Words)
     let others = shape.points.iter().enumerate().filter(|&(i, _)| !cut(i)).map(|(_, a)| a.n);
     let of_class = |(times, points): &(usize, Vec<Cut>)| {
         let words = words(points, tile.run);
-        times * tile_cost(wide, (size(points), v, words), tile.run.map_or(1, |r| r.n), steps)
+        let run = tile.run.map_or(1, |r| r.n);
+        times * machine.cost(Part { points: size(points), vectors: v, words, run }, steps)
     };
     turns * others.product::<usize>() * classes(shape, &tile.points).iter().map(of_class).sum::<usize>()
 }
@@ -122,17 +158,6 @@ fn classes(shape: &Shape, cuts: &[Cut]) -> Vec<(usize, Vec<Cut>)> {
         out = parts.flat_map(|p| out.iter().map(move |class| with(p, class)).collect::<Vec<_>>()).collect();
     }
     out
-}
-
-/// Cost of a tile of points × vectors that meets so many words in a run of `n` steps.
-fn tile_cost(wide: &Wide, (p, v, words): (usize, usize, usize), n: usize, steps: usize) -> usize {
-    let costs = &wide.costs;
-    let dots = CYCLE * p * v * n / costs.dots_per_cycle;
-    let loads = CYCLE * (words + n * v) / costs.loads_per_cycle;
-    let chain = CYCLE * n * costs.latency;
-    // Loads and dots overlap well but not wholly; of equals the one with fewer loads wins.
-    let of_run = dots.max(loads).max(chain) + loads / 8;
-    steps / n * of_run + CYCLE * (p * v * 3 / 2 + AROUND)
 }
 
 /// Offsets in `a` of the points of a tile, in bytes.
