@@ -27,7 +27,8 @@
 //!    the buffers in one arena, and [`plan_check`] replays the plan without knowing how it was made.
 //! 6. [`codegen`] compiles every kernel to one function `(arena, args, first, last)` over a range of items. Cranelift emits
 //!    everything; where the target has vectors of 256 or 512 bits, contractions and (512) loops over lanes become leaf
-//!    functions of an emitter of our own, which the Cranelift code calls.
+//!    functions of an emitter of our own, which the Cranelift code calls; where it has tiles, contractions that are
+//!    cheaper so become products of tiles.
 //! 7. The runtime runs a table of calls, each a barrier, on its threads; it knows data sets, checkpoints and metrics, and
 //!    nothing of the compiler.
 //!
@@ -58,7 +59,7 @@
 //! | [`noise`] | gradient noise by layer, measured by the oracle and predicted |
 //! | [`lower`] | training IR to kernel programs: the integer arithmetic |
 //! | [`plan`](mod@plan), [`plan_check`] | the memory plan and its independent checker |
-//! | [`codegen`] | emission through Cranelift and in wide vectors, code in memory, the audit of emitted bytes, the peak of the machine |
+//! | [`codegen`] | emission through Cranelift, in wide vectors and in tiles, code in memory, the audit of emitted bytes, the peak of the machine |
 //! | [`models`], [`datasets`] | networks that come with the program; data sets it can fetch, and the built-in sample |
 //! | [`driver`] | the pipeline |
 //! | [`cli`] | one file per subcommand |
@@ -67,7 +68,7 @@
 //! library and no floats: it is what emitted code calls.
 //!
 //! Inside [`lower`]: `nodes`, `nodes_quant` and `nodes_grad` are the walk, one function per op. `contract` and `weights` set
-//! up contractions, `depthwise` what is convolved channel by channel, `norm` batch norm, `pool`, `pool_overlap`, `loss` and
+//! up contractions, `planes` what weight gradients read, `depthwise` what is convolved channel by channel, `norm` batch norm, `pool`, `pool_overlap`, `loss` and
 //! `input` what their names say, `begin` keys and the learning rate.
 //! `affine`, `grid`, `gather` and `encode` are the machinery that all of them share, `codes` and `layout` tensors in memory.
 //!

@@ -54,3 +54,18 @@ mod machine {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::granted;
+
+    #[test]
+    fn only_a_machine_with_tiles_grants_them() {
+        let first = granted();
+        assert_eq!(granted(), first);
+        if first {
+            let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+            assert!(["amx_tile", "amx_int8"].iter().all(|flag| flags.contains(flag)));
+        }
+    }
+}

@@ -5,9 +5,10 @@
 //! planes of the input (points) and the gradient in blocks of four pixels (vectors): the same form serves three input
 //! channels and sixty-four, stride one and two, and any zero code, because the border of the input is visited.
 
-use super::codes::{Codes, GradientCodes, Planes, Zero};
+use super::codes::{Codes, GradientCodes, Zero};
 use super::cx::{Coord, Cx, Kx, Shape};
 use super::depthwise::Depthwise;
+use super::planes::Copied;
 use super::weights::Weights;
 use crate::kernel::{BufferId, Contract, DType, Dim, Dot, Init, Range};
 
@@ -485,16 +486,18 @@ pub(super) fn grad_weight(
     let blocked = gradient.blocked.expect("a weight gradient reads blocks");
     let (stored, codes) = (input.planes.get(&conv.stride).copied(), super::pool::source_of(input));
     let mut split = Split::new(conv, gradient.levels);
-    let planes = stored.unwrap_or_else(|| {
-        let image = Planes::image_elements(input.shape, input.shape.cp(), conv.stride, conv.padding);
-        split = split.grouped(image);
-        let shape = Shape { n: split.items * split.group, ..input.shape };
-        Planes::new(cx, format!("{path}.planes"), shape, shape.cp(), conv.stride, conv.padding)
-    });
+    let planes = match stored {
+        Some(planes) => Copied::Parities(planes),
+        None => {
+            split = split.grouped(Copied::image_elements(&conv));
+            Copied::new(cx, path, &conv, split.items * split.group)
+        }
+    };
     let Split { items, images, group } = split;
     let quads = conv.output.w.div_ceil(4);
     let size = (ci * taps * cop) as i64;
-    let range = result_range(cx, planes.buffer, blocked, conv.stride * images * conv.output.h * quads, &[]);
+    let (buffer, image_size, channel, row) = planes.strides();
+    let range = result_range(cx, buffer, blocked, conv.stride * images * conv.output.h * quads, &[]);
     let panel = cx.temp(format!("{path}.weight_panel"), DType::I32, &[items, ci * taps, cop], range);
     let (kh, kw, s) = (conv.kernel.0, conv.kernel.1, conv.stride);
     cx.call("grad_weight", items, |kx| {
@@ -503,47 +506,41 @@ pub(super) fn grad_weight(
         let zero = kx.splat_const(DType::I32, 0);
         kx.for_(size as u32 / 16, |kx, v| kx.store(out.at(0).plus(item, size).plus(v, 16), zero));
         if stored.is_none() {
-            let (own, size) = (kx.update(planes.buffer), group as i64 * planes.image);
+            let (own, size) = (kx.update(buffer), group as i64 * image_size);
             let zero = kx.splat_const(DType::U8, codes.zero);
             kx.for_(size as u32 / 16, |kx, v| kx.store(own.at(0).plus(item, size).plus(v, 16), zero));
         }
         kx.for_(images / group, |kx, turn| {
             let first = Coord::default().plus(item, images as i64).plus(turn, group as i64);
-            let (a, b) = (kx.read(planes.buffer), kx.read(blocked));
+            let (a, b) = (kx.read(buffer), kx.read(blocked));
             let image = match stored {
                 Some(_) => first.clone(),
                 None => {
                     let own = Coord::default().plus(item, group as i64);
-                    let to = kx.update(planes.buffer);
+                    let to = kx.update(buffer);
                     kx.for_(group, |kx, i| {
-                        let start = own.clone().plus(i, 1).address(to.at(0), planes.image);
+                        let start = own.clone().plus(i, 1).address(to.at(0), image_size);
                         planes.copy_image(kx, &codes, &first.clone().plus(i, 1), &start, input.shape);
                     });
                     own
                 }
             };
-            for parity in 0..s {
-                // Columns of this parity of the padded input meet the taps kx with (kx + shift) mod s = parity.
-                let shift = planes.padding - conv.padding;
-                let Some(kx0) = (0..kw.min(s)).find(|k| (k + shift) % s == parity) else { continue };
-                let n_kx = (kw - kx0).div_ceil(s);
-                let column = ((kx0 + shift) / s) as i64;
-                let start = planes.plane(parity) + shift as i64 * planes.row + column;
+            for columns in planes.columns(&conv) {
                 let contract = Contract {
                     dot: Dot::U8I8,
-                    out: out.at(kx0 as i64 * cop as i64).plus(item, size),
-                    a: image.address(a.at(start), planes.image),
+                    out: out.at(columns.tap as i64 * cop as i64).plus(item, size),
+                    a: image.address(a.at(columns.start), image_size),
                     b: first.address(b.at(0), gradient.blocked_image),
                     init: Init::Accumulate,
                     points: vec![
-                        Dim::new(ci, planes.channel, (taps * cop) as i64),
-                        Dim::new(kh, planes.row, (kw * cop) as i64),
-                        Dim::new(n_kx, 1, (s * cop) as i64),
+                        Dim::new(ci, channel, (taps * cop) as i64),
+                        Dim::new(kh, row, (kw * cop) as i64),
+                        Dim::new(columns.taps, columns.apart, (columns.every * cop) as i64),
                     ],
                     vectors: vec![Dim::new(cop / 16, 64, 16)],
                     k: vec![
-                        Dim::new(group, planes.image, gradient.blocked_image),
-                        Dim::new(conv.output.h, planes.row * s as i64, quads as i64 * cop as i64 * 4),
+                        Dim::new(group, image_size, gradient.blocked_image),
+                        Dim::new(conv.output.h, row * s as i64, quads as i64 * cop as i64 * 4),
                         Dim::new(quads, 4, cop as i64 * 4),
                     ],
                 };

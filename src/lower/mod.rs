@@ -27,6 +27,7 @@ mod nodes;
 mod nodes_grad;
 mod nodes_quant;
 mod norm;
+mod planes;
 mod pool;
 mod pool_overlap;
 mod row_scales;

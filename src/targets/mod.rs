@@ -1,7 +1,8 @@
 //! Targets: what machine the code is for, one file per target value.
 //!
 //! A target is data: triple, instruction-set settings and the costs by which contractions are tiled. Emitters read
-//! it and never look at the host; only [`host`] does. A target must not know kernels or layers.
+//! it and never look at the host; only [`host`] does. Where code may run is also the operating system's affair: a target
+//! with tiles asks it, and is not there if it refuses. A target must not know kernels or layers.
 
 mod aarch64;
 mod aarch64_i8mm;

@@ -521,6 +521,48 @@ fn contractions_over_unaligned_groups() {
     check(contraction("one output", &alone, "vector"), 0..2);
 }
 
+/// Every sign, start, remainder and order of strides that contractions in tiles have, in tiles.
+#[test]
+fn contractions_in_tiles() {
+    let small = Range::new(0, 15);
+    let wide = |channels, size, rows, dot, a, b| {
+        let mut sides = forward(channels, size, dot, a, b);
+        sides.points[0].n = rows;
+        sides
+    };
+    let planes = Sides {
+        dot: Dot::U8I8,
+        points: vec![Dim::new(16, 20 * 36, 9 * 32), Dim::new(3, 36, 3 * 32), Dim::new(3, 1, 32)],
+        vectors: vec![Dim::new(2, 64, 16)],
+        k: vec![Dim::new(14, 36, 8 * 128), Dim::new(8, 4, 128)],
+        a: small,
+        b: I8,
+    };
+    let flat = Sides {
+        dot: Dot::I8U8,
+        points: vec![Dim::new(60, 80, 64)],
+        vectors: vec![Dim::new(4, 20 * 64, 16)],
+        k: vec![Dim::new(20, 4, 64)],
+        a: I8,
+        b: small,
+    };
+    let cases = [
+        ("16 channels", wide(16, 32, 8, Dot::U8I8, U8, I8), "tdpbusd"),
+        ("32 channels", wide(32, 14, 7, Dot::I8U8, I8, small), "tdpbsud"),
+        ("64 channels", wide(64, 8, 8, Dot::U8I8, U8, I8), "tdpbusd"),
+        ("planes", planes, "tdpbusd"),
+        ("flat", flat, "tdpbsud"),
+    ];
+    for (name, sides, product) in cases {
+        for init in ["zero", "accumulate", "vector"] {
+            let kernel = contraction(name, &sides, init);
+            let leaf = &leaves(&program_of(kernel.clone()), "x86_64_amx", "contract_")[0];
+            assert!(leaf.contains(product) && leaf.contains("tilerelease"), "{name} {init}\n{leaf}");
+            check(kernel, 0..2);
+        }
+    }
+}
+
 #[test]
 fn random_programs() {
     for seed in random_kernels::seeds(20) {

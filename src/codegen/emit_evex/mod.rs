@@ -1,8 +1,9 @@
-//! Emission in vectors of 256 and 512 bits, which Cranelift does not have: leaf functions made with iced-x86.
+//! Emission in vectors of 256 and 512 bits and in tiles, which Cranelift does not have: leaf functions made with iced-x86.
 //!
 //! A leaf is plain bytes that enter the same module as Cranelift's code. It follows the System V convention and calls
 //! nothing. There are two kinds: contractions, which touch only registers that a call may change and keep their counters
-//! in the red zone, and regions of lane code, which have a frame. Which width and how many registers there are is data
+//! in the red zone, and regions of lane code, which have a frame. A contraction in tiles configures them first and releases
+//! them at its end: nothing of them is alive outside. Which width and how many registers there are is data
 //! of the target ([`Wide`](crate::targets::Wide)); results are those of every other emitter, bit for bit. The emitter
 //! knows neither layers nor the host.
 
@@ -27,9 +28,9 @@ pub(super) use contract::emit as contract;
 pub(super) use region::{Around, Capture, region};
 
 use super::emit_clif::Listing;
-use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Formatter, IntelFormatter};
 
-/// The text of a leaf. It has no CLIF.
+/// The text of a leaf. It has no CLIF. Behind the return there are only constants.
 pub(super) fn listing(bytes: &[u8]) -> Listing {
     let mut formatter = IntelFormatter::new();
     let mut asm = String::new();
@@ -37,6 +38,9 @@ pub(super) fn listing(bytes: &[u8]) -> Listing {
         asm.push_str("  ");
         formatter.format(&instruction, &mut asm);
         asm.push('\n');
+        if instruction.flow_control() == FlowControl::Return {
+            break;
+        }
     }
     Listing { clif: String::new(), asm }
 }

@@ -111,7 +111,8 @@ impl Machine for Unit<'_> {
         let loads = words * self.load_a + run * vectors * self.load_b;
         // With one register for words, a load waits for the products of the one before.
         let waits = if spare == 1 { loads / 2 } else { loads / 8 };
-        let around = points * vectors * (self.rows + self.rows / loads_per_cycle) + AROUND;
+        // The last products, and the stores that wait for them, overlap little with the next tile.
+        let around = points * vectors * (self.rows + self.rows / loads_per_cycle) + AROUND + 2 * self.rows;
         steps / run * (products.max(loads) + waits) + CYCLE * around
     }
 }
@@ -133,4 +134,95 @@ pub(super) fn configuration(plan: &Plan, registers: usize) -> [u8; 64] {
         bytes[48 + register] = rows as u8;
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::super::super::shape::Signs;
+    use super::*;
+    use crate::targets;
+    use std::collections::BTreeSet;
+
+    /// All bytes that blocks of so many bytes touch when they move along axes.
+    fn touched(axes: &[Axis], stride: fn(&Axis) -> i64, bytes: i64) -> BTreeSet<i64> {
+        let mut starts = BTreeSet::from([0]);
+        for axis in axes {
+            let along = |start: i64| (0..axis.n as i64).map(move |i| start + i * stride(axis));
+            starts = starts.into_iter().flat_map(along).collect();
+        }
+        starts.into_iter().flat_map(|start| start..start + bytes).collect()
+    }
+
+    fn first(axis: &Axis) -> i64 {
+        axis.first
+    }
+
+    fn second(axis: &Axis) -> i64 {
+        axis.second
+    }
+
+    fn axis(n: usize, first: i64, second: i64) -> Axis {
+        Axis { n, first, second, init: 0 }
+    }
+
+    /// Layers forward, a weight gradient, a flat one; with extents that are no multiples of a tile.
+    fn shapes() -> Vec<Shape> {
+        let shape = |points: &[Axis], vectors: &[Axis], k: &[Axis]| Shape {
+            form: Form::Dot(Signs::Vectors),
+            start: Start::Zero,
+            points: points.to_vec(),
+            vectors: vectors.to_vec(),
+            k: k.to_vec(),
+            streams: false,
+        };
+        let forward = |w: usize, c: i64| {
+            let (row, groups) = ((w as i64 + 2) * c, 3 * c as usize / 4);
+            let points = [axis(6, row, 64 * w as i64 * c / 16), axis(w, c, 4 * c)];
+            let k = [axis(3, row, 64 * groups as i64), axis(groups, 4, 64)];
+            shape(&points, &[axis(c as usize / 16, 3 * 64 * groups as i64, 64)], &k)
+        };
+        let planes = [axis(24, 36 * 34, 9 * 128), axis(3, 36, 3 * 128), axis(3, 1, 128)];
+        let rows = [axis(32, 36, 8 * 128), axis(8, 4, 128)];
+        let flat = shape(&[axis(60, -80, 256)], &[axis(4, 64, 64)], &[axis(20, 4, 256)]);
+        let layers = [forward(32, 16), forward(28, 16), forward(14, 32), forward(8, 64)];
+        layers.into_iter().chain([shape(&planes, &[axis(2, 64, 64)], &rows), flat]).collect()
+    }
+
+    #[test]
+    fn a_plan_touches_the_bytes_of_its_shape() {
+        let tiles = targets::by_name("x86_64_amx").unwrap().wide.unwrap().tiles.unwrap();
+        for shape in shapes() {
+            let plan = plan(&shape, &tiles).unwrap();
+            let both = |x: &[Axis], y: &[Axis]| [x, y].concat();
+            let Plan { shape: tiled, rows, depth, .. } = &plan;
+            let row = depth.n as i64 * GROUP;
+            let a = touched(&both(&[tiled.points.as_slice(), &tiled.k].concat(), &[*rows]), first, row);
+            assert_eq!(a, touched(&both(&shape.points, &shape.k), first, GROUP));
+            let flipped = |k: &Axis| Axis { first: k.second, ..*k };
+            let k: Vec<Axis> = tiled.k.iter().chain([depth]).map(flipped).collect();
+            let whole: Vec<Axis> = shape.k.iter().map(flipped).collect();
+            let b = touched(&both(&tiled.vectors, &k), first, 64);
+            assert_eq!(b, touched(&both(&shape.vectors, &whole), first, 64));
+            let out =
+                touched(&both(&[tiled.points.as_slice(), &tiled.vectors].concat(), &[*rows]), second, 64);
+            assert_eq!(out, touched(&both(&shape.points, &shape.vectors), second, 64));
+        }
+    }
+
+    #[test]
+    fn registers_have_the_shapes_that_a_plan_uses() {
+        let tiles = targets::by_name("x86_64_amx").unwrap().wide.unwrap().tiles.unwrap();
+        for shape in shapes() {
+            let plan = plan(&shape, &tiles).unwrap();
+            let bytes = configuration(&plan, tiles.registers);
+            let registers: Vec<(u8, u8)> = (0..8).map(|i| (bytes[48 + i], bytes[16 + 2 * i])).collect();
+            let (rows, depth) = (plan.rows.n as u8, plan.depth.n as u8);
+            let [sum, a, b] = [(rows, 64), (rows, 4 * depth), (depth, 64)];
+            assert!(registers.iter().all(|r| [sum, a, b].contains(r)), "{registers:?}");
+            assert_eq!((registers[0], registers[7]), (sum, a));
+            assert!(rows <= 16 && depth <= 16 && bytes[0] == 1);
+        }
+    }
 }
