@@ -556,8 +556,13 @@ fn contractions_in_tiles() {
     for (name, sides, product) in cases {
         for init in ["zero", "accumulate", "vector"] {
             let kernel = contraction(name, &sides, init);
-            let leaf = &leaves(&program_of(kernel.clone()), "x86_64_amx", "contract_")[0];
-            assert!(leaf.contains(product) && leaf.contains("tilerelease"), "{name} {init}\n{leaf}");
+            let program = program_of(kernel.clone());
+            let text = |prefix| leaves(&program, "x86_64_amx", prefix).concat();
+            for (leaf, instruction) in
+                [("contract_", product), ("tiles_0", "ldtilecfg"), ("tiles_release", "tilerelease")]
+            {
+                assert!(text(leaf).contains(instruction), "{name} {init}\n{}", text(leaf));
+            }
             check(kernel, 0..2);
         }
     }

@@ -1,5 +1,6 @@
 //! Statements and loops of a kernel.
 
+use super::super::emit_evex::Configuration;
 use super::super::shape;
 use super::accumulate::Accumulator;
 use super::memory::{Base, Linear};
@@ -130,7 +131,8 @@ impl<'e> Body<'e, '_, '_> {
         let any = self.b.ins().icmp(IntCC::UnsignedLessThan, first, last);
         self.b.ins().brif(any, start, &[], exit, &[]);
         self.b.switch_to_block(start);
-        self.repeat(Index(0), first, last, &plan.body);
+        let tiles = self.emitter.shared;
+        self.with_tiles(tiles, |body| body.repeat(Index(0), first, last, &plan.body));
         self.b.ins().jump(exit, &[]);
         self.b.switch_to_block(exit);
         self.b.ins().return_(&[]);
@@ -285,7 +287,7 @@ impl<'e> Body<'e, '_, '_> {
 
     fn contract(&mut self, c: &Contract) {
         let shape = shape::Shape::new(c, self.kernel, self.emitter.target);
-        let id = self.emitter.contracts[&shape];
+        let (id, tiles) = self.emitter.contracts[&shape];
         let out = self.pointer(&c.out);
         let a = self.pointer(&c.a);
         let b = self.pointer(&c.b);
@@ -293,7 +295,22 @@ impl<'e> Body<'e, '_, '_> {
             Init::Zero | Init::Accumulate => out,
             Init::PerVector(address, _) | Init::PerPoint(address, _) => self.pointer(address),
         };
-        call(&mut self.b, self.emitter.module, id, &[out, a, b, init]);
+        let tiles = if self.emitter.shared.is_some() { None } else { tiles };
+        self.with_tiles(tiles, |body| {
+            call(&mut body.b, body.emitter.module, id, &[out, a, b, init]);
+        });
+    }
+
+    /// Code that finds tiles configured, if it wants them so; they are given back behind it.
+    fn with_tiles(&mut self, tiles: Option<Configuration>, inner: impl FnOnce(&mut Self)) {
+        if let Some(tiles) = tiles {
+            let id = self.emitter.configurations[&tiles];
+            call(&mut self.b, self.emitter.module, id, &[]);
+        }
+        inner(self);
+        if let (Some(_), Some(release)) = (tiles, self.emitter.release) {
+            call(&mut self.b, self.emitter.module, release, &[]);
+        }
     }
 
     /// Calls a function of the runtime.

@@ -30,7 +30,7 @@ use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::{Context, FinalizedRelocTarget};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_module::{FuncId, Linkage, Module, ModuleError, ModuleReloc};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Alignment of functions: a cache line.
 const ALIGNMENT: u64 = 64;
@@ -65,8 +65,13 @@ pub struct Emitter<'m> {
     contract_isa: OwnedTargetIsa,
     /// Functions of the runtime that have been declared, by name.
     symbols: BTreeMap<&'static str, FuncId>,
-    /// Contractions that have been defined.
-    contracts: BTreeMap<shape::Shape, FuncId>,
+    /// Contractions that have been defined, and how they want tiles to be configured.
+    contracts: BTreeMap<shape::Shape, (FuncId, Option<emit_evex::Configuration>)>,
+    /// What configures tiles, and what gives them back.
+    configurations: BTreeMap<emit_evex::Configuration, FuncId>,
+    release: Option<FuncId>,
+    /// Configuration of all tiles of the kernel that is being written, if it has one.
+    shared: Option<emit_evex::Configuration>,
     /// Regions of wide lanes that have been defined.
     regions: usize,
     context: Context,
@@ -91,6 +96,9 @@ impl<'m> Emitter<'m> {
             target,
             symbols: BTreeMap::new(),
             contracts: BTreeMap::new(),
+            configurations: BTreeMap::new(),
+            release: None,
+            shared: None,
             regions: 0,
             frontend: FunctionBuilderContext::new(),
             listing,
@@ -108,9 +116,11 @@ impl<'m> Emitter<'m> {
                 leaves.push(shape::Shape::new(contract, kernel, self.target));
             }
         });
+        let mut wanted = BTreeSet::new();
         for shape in leaves {
-            self.contract(shape)?;
+            wanted.extend(self.contract(shape)?);
         }
+        self.shared = if wanted.len() == 1 { wanted.pop_first() } else { None };
         let mut func = self.function(&[self.pointer(), self.pointer(), types::I32, types::I32]);
         let mut frontend = std::mem::take(&mut self.frontend);
         let done = body::emit(self, kernel, &facts.ranges, FunctionBuilder::new(&mut func, &mut frontend));
@@ -124,16 +134,21 @@ impl<'m> Emitter<'m> {
         self.emitted
     }
 
-    fn contract(&mut self, shape: shape::Shape) -> Result<(), String> {
-        if self.contracts.contains_key(&shape) {
-            return Ok(());
+    /// Defines a contraction, unless it is defined; gives the configuration of tiles that it wants.
+    fn contract(&mut self, shape: shape::Shape) -> Result<Option<emit_evex::Configuration>, String> {
+        if let Some((_, configuration)) = self.contracts.get(&shape) {
+            return Ok(*configuration);
         }
         let name = format!("contract_{}", self.contracts.len());
         if let Some(wide) = &self.target.wide {
-            let bytes = emit_evex::contract(&shape, wide).map_err(|why| format!("emitting {name}: {why}"))?;
+            let failed = |why| format!("emitting {name}: {why}");
+            let (bytes, configuration) = emit_evex::contract(&shape, wide).map_err(failed)?;
             let id = self.define_leaf(&name, &[self.pointer(); 4], bytes)?;
-            self.contracts.insert(shape, id);
-            return Ok(());
+            self.contracts.insert(shape, (id, configuration));
+            if let Some(configuration) = configuration {
+                self.configuration(configuration)?;
+            }
+            return Ok(configuration);
         }
         let mut func = self.function(&[self.pointer(); 4]);
         let mut frontend = std::mem::take(&mut self.frontend);
@@ -141,7 +156,20 @@ impl<'m> Emitter<'m> {
         contract::emit(&shape, self.target, self.module.target_config(), builder);
         self.frontend = frontend;
         let id = self.define(&name, Linkage::Local, func, Effort::None)?;
-        self.contracts.insert(shape, id);
+        self.contracts.insert(shape, (id, None));
+        Ok(None)
+    }
+
+    /// Defines the functions around contractions in tiles, unless they are defined.
+    fn configuration(&mut self, configuration: emit_evex::Configuration) -> Result<(), String> {
+        if self.release.is_none() {
+            self.release = Some(self.define_leaf("tiles_release", &[], emit_evex::release()?)?);
+        }
+        if !self.configurations.contains_key(&configuration) {
+            let name = format!("tiles_{}", self.configurations.len());
+            let id = self.define_leaf(&name, &[], emit_evex::configure(&configuration)?)?;
+            self.configurations.insert(configuration, id);
+        }
         Ok(())
     }
 

@@ -5,7 +5,7 @@
 
 use super::super::shape::Signs;
 use crate::targets::Wide;
-use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64, CodeAssembler, CodeLabel, gpr64, ptr, qword_ptr};
+use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64, CodeAssembler, CodeLabel, gpr64, qword_ptr};
 use iced_x86::{Code, IcedError, Instruction, MemoryOperand, Register};
 
 /// A vector register by its number.
@@ -79,9 +79,8 @@ pub(super) type Stride = (AsmRegister64, AsmRegister64, i64);
 pub(super) struct Asm {
     code: CodeAssembler,
     codes: &'static Codes,
-    /// For tiles: their strides, and what says which shapes they have.
+    /// Of tiles.
     strides: Vec<Stride>,
-    configuration: Option<(CodeLabel, [u8; 64])>,
     /// Counters in use below the stack pointer.
     slots: usize,
 }
@@ -94,36 +93,29 @@ impl Asm {
     pub(super) fn new(wide: &Wide) -> Result<Asm> {
         let codes = if wide.bytes == 64 { &ZMM } else { &YMM };
         let code = CodeAssembler::new(64).map_err(failed)?;
-        Ok(Asm { code, codes, strides: vec![], configuration: None, slots: 0 })
+        Ok(Asm { code, codes, strides: vec![], slots: 0 })
     }
 
-    /// A function that computes in tiles: it begins by giving the registers their shapes.
-    pub(super) fn tiles(configuration: [u8; 64], strides: Vec<Stride>) -> Result<Asm> {
+    /// A function that computes in tiles, whose shapes its caller has set.
+    pub(super) fn tiles(strides: Vec<Stride>) -> Result<Asm> {
         let mut code = CodeAssembler::new(64).map_err(failed)?;
-        let label = code.create_label();
-        code.ldtilecfg(ptr(label)).map_err(failed)?;
         for &(_, register, stride) in &strides {
             code.mov(register, stride).map_err(failed)?;
         }
-        Ok(Asm { code, codes: &TILES, strides, configuration: Some((label, configuration)), slots: 0 })
+        Ok(Asm { code, codes: &TILES, strides, slots: 0 })
     }
 
     /// Whether the registers are tiles.
     pub(super) fn has_tiles(&self) -> bool {
-        self.configuration.is_some()
+        !self.strides.is_empty()
     }
 
     /// Returns, and gives the bytes of the function.
     pub(super) fn finish(mut self) -> Result<Vec<u8>> {
-        let Some((mut label, configuration)) = self.configuration else {
+        if !self.has_tiles() {
             self.code.vzeroupper().map_err(failed)?;
-            self.code.ret().map_err(failed)?;
-            return self.code.assemble(0).map_err(failed);
-        };
-        self.code.tilerelease().map_err(failed)?;
+        }
         self.code.ret().map_err(failed)?;
-        self.code.set_label(&mut label).map_err(failed)?;
-        self.code.db(&configuration).map_err(failed)?;
         self.code.assemble(0).map_err(failed)
     }
 

@@ -7,7 +7,7 @@
 use super::super::shape::{Axis, Form, Shape, Signs, Start, unrolled};
 use super::asm::{Asm, Place, Result, Vector};
 use super::tile::{Cut, Tile, choose, offsets, size};
-use super::tiles;
+use super::tiles::{self, Configuration};
 use crate::targets::Wide;
 use iced_x86::code_asm::{AsmRegister64, gpr64};
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,8 +46,9 @@ struct Leaf {
     asm: Asm,
 }
 
-/// The bytes of the function `(out, a, b, init)`. An error is internal.
-pub(in crate::codegen) fn emit(shape: &Shape, wide: &Wide) -> Result<Vec<u8>> {
+/// The bytes of the function `(out, a, b, init)`, and how tiles must be configured where it runs, if it computes in
+/// them. An error is internal.
+pub(in crate::codegen) fn emit(shape: &Shape, wide: &Wide) -> Result<(Vec<u8>, Option<Configuration>)> {
     let mut vectors = shape.vectors.clone();
     let units = 64 / wide.bytes;
     if units > 1 {
@@ -57,15 +58,19 @@ pub(in crate::codegen) fn emit(shape: &Shape, wide: &Wide) -> Result<Vec<u8>> {
     }
     let (cost, tile) = choose(shape, &vectors, wide);
     let Wide { registers, bytes, .. } = *wide;
-    let mut leaf = match wide.tiles.and_then(|tiles| Some((tiles, tiles::plan(shape, &tiles)?))) {
-        Some((tiles, plan)) if plan.cost < cost => in_tiles(plan, tiles.registers)?,
-        _ => {
-            let (shape, start, asm) = (shape.clone(), shape.start, Asm::new(wide)?);
-            Leaf { shape, registers, bytes, rows: (1, 0), vectors, tile, start, k: None, asm }
-        }
-    };
+    let (mut leaf, configuration) =
+        match wide.tiles.and_then(|tiles| Some((tiles, tiles::plan(shape, &tiles)?))) {
+            Some((tiles, plan)) if plan.cost < cost => {
+                let configuration = tiles::configuration(&plan, tiles.registers);
+                (in_tiles(plan, tiles.registers)?, Some(configuration))
+            }
+            _ => {
+                let (shape, start, asm) = (shape.clone(), shape.start, Asm::new(wide)?);
+                (Leaf { shape, registers, bytes, rows: (1, 0), vectors, tile, start, k: None, asm }, None)
+            }
+        };
     leaf.blocks()?;
-    leaf.asm.finish()
+    Ok((leaf.asm.finish()?, configuration))
 }
 
 /// The leaf of a plan for tiles. Start values have no stride: they are the same for all rows.
@@ -83,7 +88,7 @@ fn in_tiles(plan: tiles::Plan, registers: usize) -> Result<Leaf> {
         vectors: plan.shape.vectors.clone(),
         start: plan.shape.start,
         k: None,
-        asm: Asm::tiles(tiles::configuration(&plan, registers), strides)?,
+        asm: Asm::tiles(strides)?,
         shape: plan.shape,
         tile: plan.tile,
     })

@@ -2,8 +2,8 @@
 //!
 //! A leaf is plain bytes that enter the same module as Cranelift's code. It follows the System V convention and calls
 //! nothing. There are two kinds: contractions, which touch only registers that a call may change and keep their counters
-//! in the red zone, and regions of lane code, which have a frame. A contraction in tiles configures them first and releases
-//! them at its end: nothing of them is alive outside. Which width and how many registers there are is data
+//! in the red zone, and regions of lane code, which have a frame. Contractions in tiles find them configured, by a leaf of its own
+//! that a kernel calls as rarely as it can, and another gives them back before it returns. Which width and how many registers there are is data
 //! of the target ([`Wide`](crate::targets::Wide)); results are those of every other emitter, bit for bit. The emitter
 //! knows neither layers nor the host.
 
@@ -26,6 +26,7 @@ mod vcode;
 
 pub(super) use contract::emit as contract;
 pub(super) use region::{Around, Capture, region};
+pub(super) use tiles::{Configuration, configure, release};
 
 use super::emit_clif::Listing;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Formatter, IntelFormatter};

@@ -6,8 +6,10 @@
 //! writes what its contraction does and nothing else. Where that leaves tiles too small, vectors are cheaper.
 
 use super::super::shape::{Axis, Form, Shape, Start};
+use super::asm::{Result, failed};
 use super::tile::{AROUND, CYCLE, Machine, Part, Tile, choose, size};
 use crate::targets::Tiles;
+use iced_x86::code_asm::{CodeAssembler, ptr};
 
 /// Bytes of a row.
 pub(super) const ROW: usize = 64;
@@ -118,7 +120,35 @@ impl Machine for Unit<'_> {
 }
 
 /// What each register holds, as the instruction that says so reads it.
-pub(super) fn configuration(plan: &Plan, registers: usize) -> [u8; 64] {
+pub(in crate::codegen) type Configuration = [u8; 64];
+
+/// The bytes of a function that configures the tiles.
+pub(in crate::codegen) fn configure(configuration: &Configuration) -> Result<Vec<u8>> {
+    let assembled = || {
+        let mut code = CodeAssembler::new(64)?;
+        let mut label = code.create_label();
+        code.ldtilecfg(ptr(label))?;
+        code.ret()?;
+        code.set_label(&mut label)?;
+        code.db(configuration)?;
+        code.assemble(0)
+    };
+    assembled().map_err(failed)
+}
+
+/// The bytes of a function that gives the tiles back.
+pub(in crate::codegen) fn release() -> Result<Vec<u8>> {
+    let assembled = || {
+        let mut code = CodeAssembler::new(64)?;
+        code.tilerelease()?;
+        code.ret()?;
+        code.assemble(0)
+    };
+    assembled().map_err(failed)
+}
+
+/// The configuration of a plan.
+pub(super) fn configuration(plan: &Plan, registers: usize) -> Configuration {
     let vectors = size(&plan.tile.vectors);
     let sums = size(&plan.tile.points) * vectors;
     let held = vectors * plan.tile.run.map_or(1, |r| r.n);
