@@ -187,7 +187,7 @@ pub(super) fn json(figures: &Figures) -> String {
         "arena_bytes": figures.arena_bytes,
         "peak_rss_mib_above_empty": figures.memory.map(|bytes| bytes as f64 / MIB),
         "clock_ghz": peak.map(|peak| peak.clock),
-        "dot_product_bits": peak.and_then(|peak| peak.dots).map(|(width, _)| 32 * width.lanes()),
+        "peak_of": peak.and_then(|peak| peak.dots).map(|(width, _)| width.to_string()),
         "peak_macs_per_cycle": figures.peak_macs_per_cycle(),
         "profiled_step_ms": profile.step / 1e6,
         "waiting_ms": sum(profile.rows.iter()).waiting / 1e6,
