@@ -173,7 +173,8 @@ mod tests {
     use super::super::super::shape::Signs;
     use super::*;
     use crate::targets;
-    use std::collections::BTreeSet;
+    use iced_x86::{Decoder, DecoderOptions, Mnemonic, OpKind, Register};
+    use std::collections::{BTreeMap, BTreeSet};
 
     /// All bytes that blocks of so many bytes touch when they move along axes.
     fn touched(axes: &[Axis], stride: fn(&Axis) -> i64, bytes: i64) -> BTreeSet<i64> {
@@ -221,27 +222,6 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_touches_the_bytes_of_its_shape() {
-        let tiles = targets::by_name("x86_64_amx").unwrap().wide.unwrap().tiles.unwrap();
-        for shape in shapes() {
-            let plan = plan(&shape, &tiles).unwrap();
-            let both = |x: &[Axis], y: &[Axis]| [x, y].concat();
-            let Plan { shape: tiled, rows, depth, .. } = &plan;
-            let row = depth.n as i64 * GROUP;
-            let a = touched(&both(&[tiled.points.as_slice(), &tiled.k].concat(), &[*rows]), first, row);
-            assert_eq!(a, touched(&both(&shape.points, &shape.k), first, GROUP));
-            let flipped = |k: &Axis| Axis { first: k.second, ..*k };
-            let k: Vec<Axis> = tiled.k.iter().chain([depth]).map(flipped).collect();
-            let whole: Vec<Axis> = shape.k.iter().map(flipped).collect();
-            let b = touched(&both(&tiled.vectors, &k), first, 64);
-            assert_eq!(b, touched(&both(&shape.vectors, &whole), first, 64));
-            let out =
-                touched(&both(&[tiled.points.as_slice(), &tiled.vectors].concat(), &[*rows]), second, 64);
-            assert_eq!(out, touched(&both(&shape.points, &shape.vectors), second, 64));
-        }
-    }
-
-    #[test]
     fn registers_have_the_shapes_that_a_plan_uses() {
         let tiles = targets::by_name("x86_64_amx").unwrap().wide.unwrap().tiles.unwrap();
         for shape in shapes() {
@@ -253,6 +233,77 @@ mod tests {
             assert!(registers.iter().all(|r| [sum, a, b].contains(r)), "{registers:?}");
             assert_eq!((registers[0], registers[7]), (sum, a));
             assert!(rows <= 16 && depth <= 16 && bytes[0] == 1);
+        }
+    }
+
+    /// Far apart: where the output, both sides and the start values lie when a leaf is followed.
+    const BASES: [i64; 4] = [1 << 40, 2 << 40, 3 << 40, 4 << 40];
+
+    /// Runs the emitted bytes of a leaf as far as addresses go: every byte that it reads, and that it writes.
+    fn followed(code: &[u8], shapes: &Configuration) -> (BTreeSet<i64>, BTreeSet<i64>) {
+        let (mut read, mut written) = (BTreeSet::new(), BTreeSet::new());
+        let arguments = [Register::RDI, Register::RSI, Register::RDX, Register::RCX];
+        let mut registers: BTreeMap<Register, i64> = arguments.into_iter().zip(BASES).collect();
+        let (mut slots, mut zero, mut at) = (BTreeMap::new(), false, 0);
+        let shape = |tile: Register| {
+            let tile = tile as usize - Register::TMM0 as usize;
+            (shapes[48 + tile] as i64, shapes[16 + 2 * tile] as i64)
+        };
+        loop {
+            let one = Decoder::with_ip(64, &code[at..], at as u64, DecoderOptions::NONE).decode();
+            at += one.len();
+            let (slot, value) = (one.memory_displacement64(), || one.immediate(1) as i64);
+            match one.mnemonic() {
+                Mnemonic::Mov if one.op0_kind() == OpKind::Memory => drop(slots.insert(slot, value())),
+                Mnemonic::Mov => drop(registers.insert(one.op0_register(), value())),
+                Mnemonic::Add => *registers.get_mut(&one.op0_register()).unwrap() += value(),
+                Mnemonic::Dec => {
+                    let turns: &mut i64 = slots.get_mut(&slot).unwrap();
+                    *turns -= 1;
+                    zero = *turns == 0;
+                }
+                Mnemonic::Jne if !zero => at = one.near_branch_target() as usize,
+                Mnemonic::Tileloadd | Mnemonic::Tilestored => {
+                    let load = one.mnemonic() == Mnemonic::Tileloadd;
+                    let (rows, columns) = shape(one.op_register(if load { 0 } else { 1 }));
+                    let start = registers[&one.memory_base()] + slot as i64;
+                    let touched = if load { &mut read } else { &mut written };
+                    for row in (0..rows).map(|row| start + row * registers[&one.memory_index()]) {
+                        touched.extend(row..row + columns);
+                    }
+                }
+                Mnemonic::Tdpbusd => {
+                    let [sum, a, b] = [0, 1, 2].map(|i| shape(one.op_register(i)));
+                    assert_eq!((sum.0, sum.1, a.1), (a.0, b.1, 4 * b.0), "shapes that do not multiply");
+                }
+                Mnemonic::Ret => return (read, written),
+                Mnemonic::Jne | Mnemonic::Tilezero | Mnemonic::Prefetcht1 => {}
+                other => panic!("a leaf in tiles has no {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn emitted_leaves_touch_the_bytes_of_their_shapes() {
+        let wide = targets::by_name("x86_64_amx").unwrap().wide.unwrap();
+        for (shape, start) in shapes().into_iter().zip([Start::Zero, Start::Output].into_iter().cycle()) {
+            let shape = Shape { start, streams: true, ..shape };
+            let (code, shapes) = super::super::contract(&shape, &wide).unwrap();
+            let (read, written) = followed(&code, &shapes.expect("it is cheaper in tiles"));
+            let of = |base: i64| -> BTreeSet<i64> {
+                read.iter().map(|at| at - base).filter(|at| at.abs() < 1 << 39).collect()
+            };
+            let flipped = shape.k.iter().map(|k| Axis { first: k.second, ..*k });
+            let b: Vec<Axis> = shape.vectors.iter().copied().chain(flipped).collect();
+            let [points, k] = [&shape.points[..], &shape.k];
+            let out = touched(&[points, &shape.vectors].concat(), second, 64);
+            let at_out: BTreeSet<i64> = out.iter().map(|at| at + BASES[0]).collect();
+            assert!(written == at_out, "the output");
+            // Sums over parts of k wait in the output, too.
+            let again = of(BASES[0]);
+            assert!(again.is_subset(&out) && (start == Start::Zero || again == out), "the output, read");
+            assert!(of(BASES[1]) == touched(&[points, k].concat(), first, GROUP), "the points' side");
+            assert!(of(BASES[2]) == touched(&b, first, 64), "the vectors' side");
         }
     }
 }
