@@ -15,10 +15,13 @@ pub(super) enum Zero {
     Image(BufferId),
 }
 
+/// Elements between the rows of one parity and those of the next.
+pub(super) const PARITY_SLACK: i64 = 16;
+
 /// Channel planes of a padded image: `[image][channel][row][column parity][column]`.
 ///
-/// Rows are written in ascending order, each by stores of 16 that may run into the next row, with the zero code; a plane
-/// ends with slack.
+/// Rows are written in ascending order, each by stores of 16 that may run into the next row, with the zero code; a parity
+/// and a channel end with slack, because what follows them is written before their last row is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Planes {
     pub(super) buffer: BufferId,
@@ -36,7 +39,7 @@ pub(super) struct Planes {
 impl Planes {
     /// First element of the plane of a column parity.
     pub(super) fn plane(&self, parity: u32) -> i64 {
-        parity as i64 * self.rows as i64 * self.row
+        parity as i64 * (self.rows as i64 * self.row + PARITY_SLACK)
     }
 }
 

@@ -4,7 +4,7 @@
 //! 16 channels of 16 pixels, two stages turn four pixels into groups of four.
 
 use super::affine::Source;
-use super::codes::{Codes, GradientCodes, Planes};
+use super::codes::{Codes, GradientCodes, PARITY_SLACK, Planes};
 use super::contract::Conv;
 use super::cx::{Coord, Cx, Kx, Shape};
 use crate::kernel::{Address, BufferId, DType, Index, Range, Value};
@@ -115,7 +115,8 @@ impl Planes {
     /// Elements of the planes of one image.
     pub(super) fn image_elements(shape: Shape, channels: u32, stride: u32, padding: u32) -> i64 {
         let rows = stride as i64 * (shape.h + 2 * padding) as i64;
-        channels as i64 * (rows * Planes::row_elements(shape, stride, padding) + 32)
+        let slack = (stride as i64 - 1) * PARITY_SLACK + 32;
+        channels as i64 * (rows * Planes::row_elements(shape, stride, padding) + slack)
     }
 
     /// Copies one image of NHWC codes, `start` being the first element of its planes, which hold the zero code or an

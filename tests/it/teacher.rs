@@ -44,6 +44,29 @@ fn depthwise_convolutions_of_any_geometry_are_exact() {
     }
 }
 
+/// Widths at which the stores of 16 columns that make planes run into what follows, among others.
+#[test]
+fn convolutions_of_any_geometry_are_exact() {
+    let windows = [
+        (18, [3, 3], 2, 0),
+        (19, [2, 2], 2, 0),
+        (37, [3, 3], 2, 0),
+        (20, [1, 1], 3, 0),
+        (18, [5, 3], 1, 0),
+        (9, [3, 3], 1, 2),
+        (17, [5, 5], 3, 1),
+    ];
+    for (size, kernel, stride, padding) in windows {
+        let name = format!("{size} pixels, {kernel:?}, stride {stride}, padding {padding}");
+        let channels = [("channels", Attr::Int(20))];
+        let module = modules::convolution("conv", &channels, (2, size), kernel, stride, padding);
+        let step = Step::run(module, 3, 1, |_| ());
+        check_contractions(&name, &step);
+        assert!(check_gradients(&name, &step) >= 2, "{name}");
+        check_weights(&name, &step);
+    }
+}
+
 /// 4- and 8-bit gradients, in a first step and later, with and without quiet channels; odd numbers of channels, pools that
 /// overlap and others, signed codes, learned clips.
 fn samples() -> &'static [(String, Step)] {

@@ -153,16 +153,29 @@ pub(crate) fn mobile(batch: u32, size: u64, gradients: &str) -> Module {
 
 /// One depthwise convolution of signed codes.
 pub(crate) fn depthwise(batch: u32, size: u64, kernel: [i64; 2], stride: i64, padding: i64) -> Module {
-    let mut module = empty("depthwise", batch, [size, size, 3], "stochastic");
+    convolution("depthwise_conv", &[], (batch, size), kernel, stride, padding)
+}
+
+/// A convolution (by the name of its layer, with its arguments) of signed codes of ten channels.
+pub(crate) fn convolution(
+    kind: &str,
+    arguments: &[(&str, Attr)],
+    (batch, size): (u32, u64),
+    kernel: [i64; 2],
+    stride: i64,
+    padding: i64,
+) -> Module {
+    let mut module = empty("convolution", batch, [size, size, 3], "stochastic");
     let m = &mut module;
     let x = conv_bn(m, 1, m.image, 10, 3, 1);
-    let given = [
+    let mut given = vec![
         ("kernel", Attr::Ints(kernel.to_vec())),
         ("stride", Attr::Int(stride)),
         ("padding", Attr::Int(padding)),
         ("bias", Attr::Bool(false)),
     ];
-    let x = layer(m, "depthwise_conv", "depthwise", &[x], &given);
+    given.extend(arguments.iter().cloned());
+    let x = layer(m, kind, "convolution", &[x], &given);
     let x = layer(m, "batch_norm", "batch_norm", &[x], &[]);
     let x = layer(m, "relu", "relu", &[x], &[]);
     let x = layer(m, "global_avg_pool", "pool", &[x], &[]);
