@@ -1,4 +1,4 @@
-//! Codes of gradients against the oracle: every rounding, every rule of ranges, scales per tensor and per channel, at several
+//! Codes of gradients against the oracle: every rounding, every rule of ranges, scales per tensor, channel and row, at several
 //! widths, with batch norm and without.
 //!
 //! A code is made in two steps, and each is checked by itself. The value before rounding, recomputed here from the integer
