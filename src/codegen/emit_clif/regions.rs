@@ -5,6 +5,7 @@ use super::body::{Body, flags};
 use super::call;
 use super::plan::{addresses, may_alias, walk};
 use crate::kernel::{Expr, Index, Param, Stmt, Value};
+use crate::targets::Wide;
 use cranelift_codegen::ir::{self, InstBuilder, StackSlotData, StackSlotKind};
 use cranelift_module::FuncId;
 use std::collections::BTreeMap;
@@ -21,9 +22,9 @@ pub(super) struct Region {
 impl<'e> Body<'e, '_, '_> {
     /// Makes the outermost loops that can be regions into leaf functions, if the target has vectors for them.
     pub(super) fn find_regions(&mut self) -> Result<(), String> {
-        if self.emitter.target.wide.is_none_or(|wide| wide.bytes < 64) {
+        let Some(Wide { registers, .. }) = self.emitter.target.wide.filter(|wide| wide.bytes >= 64) else {
             return Ok(());
-        }
+        };
         let plan = self.plan;
         let mut definitions = BTreeMap::new();
         for part in [&plan.prologue, &plan.body] {
@@ -33,21 +34,27 @@ impl<'e> Body<'e, '_, '_> {
                 }
             });
         }
-        self.find_in(&plan.body, &definitions)
+        self.find_in(&plan.body, &definitions, registers)
     }
 
-    fn find_in(&mut self, body: &'e [Stmt], definitions: &BTreeMap<Value, &'e Expr>) -> Result<(), String> {
+    fn find_in(
+        &mut self,
+        body: &'e [Stmt],
+        definitions: &BTreeMap<Value, &'e Expr>,
+        registers: usize,
+    ) -> Result<(), String> {
         for stmt in body {
             let Stmt::For { index, body, .. } = stmt else { continue };
             let params = &self.kernel.params;
             let alias = |a: Param, b: Param| may_alias(params, a, b);
-            let around = Around { kernel: self.kernel, ranges: self.ranges, definitions, may_alias: &alias };
+            let (kernel, ranges) = (self.kernel, self.ranges);
+            let around = Around { kernel, registers, ranges, definitions, may_alias: &alias };
             match emit_evex::region(stmt, around)? {
                 Some(region) if region.captures.iter().all(|(_, c)| self.can_pass(c)) => {
                     let function = self.emitter.region(region.bytes)?;
                     self.regions.insert(*index, Region { function, captures: region.captures });
                 }
-                _ => self.find_in(body, definitions)?,
+                _ => self.find_in(body, definitions, registers)?,
             }
         }
         Ok(())

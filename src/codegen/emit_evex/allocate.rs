@@ -6,10 +6,8 @@
 
 use super::vcode::{Class, Inst, Node, Reg, Vcode};
 
-/// Vector registers that values may have; the others of the 32 carry values that wait in memory.
-const VECTORS: usize = 29;
-/// Registers for values that wait in memory: as many as an instruction reads.
-pub(super) const SCRATCH: [usize; 3] = [29, 30, 31];
+/// The last of the vector registers carry values that wait in memory: as many as an instruction reads.
+pub(super) const SCRATCH: usize = 3;
 /// Mask registers; number 0 means "no mask".
 const MASKS: usize = 7;
 
@@ -104,8 +102,9 @@ impl Liveness {
     }
 }
 
-/// A home for every virtual register, and how many places of the frame are needed. An error says that masks do not fit.
-pub(super) fn allocate(code: &Vcode) -> Result<(Vec<Home>, usize), String> {
+/// A home for every virtual register on a machine with so many vector registers, and how many places of the frame are
+/// needed. An error says that masks do not fit.
+pub(super) fn allocate(code: &Vcode, vectors: usize) -> Result<(Vec<Home>, usize), String> {
     let mut live =
         Liveness { intervals: vec![None; code.classes.len()], loops: vec![], carried: vec![], at: 0 };
     live.walk(&code.nodes);
@@ -116,8 +115,11 @@ pub(super) fn allocate(code: &Vcode) -> Result<(Vec<Home>, usize), String> {
         let mut intervals: Vec<Interval> =
             live.intervals.iter().filter(of_class).flatten().copied().collect();
         intervals.sort_by_key(|i| (i.start, i.reg));
-        let registers: Vec<usize> =
-            if class == Class::Mask { (1..=MASKS).collect() } else { (0..VECTORS).collect() };
+        let registers: Vec<usize> = if class == Class::Mask {
+            (1..=MASKS).collect()
+        } else {
+            (0..vectors.saturating_sub(SCRATCH)).collect()
+        };
         scan(&intervals, registers, &mut homes, &mut frame, class)?;
     }
     Ok((homes, frame))

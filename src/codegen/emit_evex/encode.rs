@@ -41,6 +41,8 @@ struct Encoder<'a> {
     code: CodeAssembler,
     vcode: &'a Vcode,
     homes: Vec<Home>,
+    /// The first register for values that wait in the frame.
+    scratch: usize,
     /// Places of vectors in the frame; scalars lie behind them.
     vectors: usize,
     /// Scalars in the frame, now and at most.
@@ -49,12 +51,18 @@ struct Encoder<'a> {
     constants: Vec<(CodeLabel, &'a [u8])>,
 }
 
-/// The bytes of a leaf `(context)`, its values at their homes with so many places in the frame. An error is internal.
-pub(super) fn encode(vcode: &Vcode, (homes, vectors): (Vec<Home>, usize)) -> Result<Vec<u8>> {
+/// The bytes of a leaf `(context)`, its values at their homes with so many places in the frame, on a machine with so many
+/// vector registers. An error is internal.
+pub(super) fn encode(
+    vcode: &Vcode,
+    (homes, vectors): (Vec<Home>, usize),
+    registers: usize,
+) -> Result<Vec<u8>> {
     let mut encoder = Encoder {
         code: CodeAssembler::new(64).map_err(failed)?,
         vcode,
         homes,
+        scratch: registers.saturating_sub(SCRATCH),
         vectors,
         slots: (0, 0),
         pointers: vec![None; vcode.pointers.len()],
@@ -122,7 +130,7 @@ impl<'a> Encoder<'a> {
     fn target(&self, reg: Reg) -> Result<(usize, Option<usize>)> {
         match self.homes[reg.0] {
             Home::Register(r) => Ok((r, None)),
-            Home::Frame(place) => Ok((SCRATCH[2], Some(place))),
+            Home::Frame(place) => Ok((self.scratch + SCRATCH - 1, Some(place))),
             Home::Nowhere => Err("a value without a definition".into()),
         }
     }
@@ -152,7 +160,7 @@ impl<'a> Encoder<'a> {
     }
 
     fn inst(&mut self, inst: &Inst) -> Result {
-        let mut scratch = SCRATCH[..2].iter();
+        let mut scratch = self.scratch..self.scratch + SCRATCH - 1;
         let mut read: Vec<(Reg, usize)> = vec![];
         for reg in inst.reads() {
             if read.iter().any(|r| r.0 == reg) {
@@ -161,7 +169,7 @@ impl<'a> Encoder<'a> {
             let number = match self.homes[reg.0] {
                 Home::Register(r) => r,
                 Home::Frame(place) => {
-                    let &to = scratch.next().ok_or("an instruction that reads too much")?;
+                    let to = scratch.next().ok_or("an instruction that reads too much")?;
                     self.load(to, place)?;
                     to
                 }

@@ -46,6 +46,8 @@ pub(in crate::codegen) struct Region {
 #[derive(Clone, Copy)]
 pub(in crate::codegen) struct Around<'a> {
     pub(in crate::codegen) kernel: &'a Kernel,
+    /// Vector registers of the target.
+    pub(in crate::codegen) registers: usize,
     /// Proven ranges of the values.
     pub(in crate::codegen) ranges: &'a [Range],
     /// Where every value of the kernel is defined.
@@ -61,8 +63,8 @@ pub(in crate::codegen) fn region(stmt: &Stmt, around: Around) -> Result<Option<R
         return Ok(None);
     }
     let (code, captures) = select.finish();
-    let Ok(homes) = allocate(&code) else { return Ok(None) };
-    Ok(Some(Region { bytes: encode(&code, homes)?, captures }))
+    let Ok(homes) = allocate(&code, around.registers) else { return Ok(None) };
+    Ok(Some(Region { bytes: encode(&code, homes, around.registers)?, captures }))
 }
 
 /// How many statements on lanes run in all.
