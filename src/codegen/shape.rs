@@ -59,7 +59,7 @@ pub(in crate::codegen) struct Shape {
 }
 
 /// Bytes of a buffer that is not expected in a core's own caches.
-pub(in crate::codegen) const LARGE: u64 = 1 << 20;
+const LARGE: u64 = 1 << 20;
 
 impl Shape {
     pub(in crate::codegen) fn new(c: &Contract, kernel: &Kernel, target: &Target) -> Shape {

@@ -3,7 +3,6 @@
 //! Vectors that are the same in every turn are made once, in front of everything. Addresses run along with the loops: each
 //! loop has a pointer for every start and step, and constant parts go into the instruction.
 
-use super::super::shape::LARGE;
 use super::asm::Result;
 use super::codes;
 use super::region::Capture;
@@ -16,6 +15,8 @@ use iced_x86::Code;
 const LINE: i64 = 64;
 /// How many bytes ahead a line is asked for.
 const AHEAD: i64 = 2048;
+/// Bytes from which on a buffer is taken to have left the near caches between two kernels that touch it.
+const FAR: u64 = 1 << 18;
 
 /// Elements that a pointer moves with each of several loops.
 type Strides<L> = Vec<(L, i64)>;
@@ -161,8 +162,8 @@ impl Select<'_> {
         let bytes = decl.dtype.bytes() as i64;
         let (Some(level), Operand::Memory(base, at)) = (self.levels.last(), to) else { return };
         let step = address.terms.iter().find(|t| t.0 == level.index).map_or(0, |t| t.1 * bytes);
-        let first_of_line = step >= LINE || level.copy * step % LINE < step && at % LINE < step;
-        if step > 0 && first_of_line && decl.len * bytes as u64 >= LARGE {
+        let first_of_line = step >= LINE || level.copy * step % LINE < step;
+        if step > 0 && first_of_line && decl.len * bytes as u64 >= FAR {
             let ahead = Operand::Memory(base, at + AHEAD.max(8 * step).min(FARTHEST));
             self.inst(Inst::new(Code::Prefetcht1_m8, [ahead]));
         }
