@@ -2,7 +2,7 @@
 
 use super::asm::Result;
 use super::codes;
-use super::select::{Derived, Select, Val};
+use super::select::{Comparison, Derived, Select, Val};
 use super::vcode::{Class, Inst, Operand, Reg, Width};
 use crate::kernel::{Address, Amount, Binary, Cond, DType, Expr, LANES, Shift, Unary, Value};
 use iced_x86::Code;
@@ -40,7 +40,8 @@ impl Select<'_> {
                     Cond::Lt => 1,
                     Cond::Le => 2,
                 };
-                return Ok(Val::Mask(self.def_imm(codes::compare(of), Width::Mask, &[a, b], condition)));
+                let code = codes::compare(of);
+                return Ok(Val::Comparison(Comparison { code, operands: [a, b], condition }));
             }
             Expr::Select(mask, a, b) => {
                 let mask = self.mask(*mask)?;
@@ -148,6 +149,16 @@ impl Select<'_> {
                 }
             }
         }
+        if op == Binary::And {
+            for (mask, x) in [(a, b), (b, a)] {
+                let masks = matches!(self.values.get(&mask), Some(Val::Mask(_) | Val::Comparison(_)));
+                if let (true, Some(Val::Comparison(comparison))) = (masks, self.values.get(&x)) {
+                    let comparison = *comparison;
+                    let mask = self.mask(mask)?;
+                    return Ok(Val::Mask(self.compare(comparison, Some(mask))));
+                }
+            }
+        }
         let (left, right) = (self.val(a)?, self.val(b)?);
         if let (Val::Mask(a), Val::Mask(b), Some(code)) = (&left, &right, codes::mask_binary(op)) {
             let [a, b] = [*a, *b].map(|r| Operand::Reg(r, Width::Mask));
@@ -196,20 +207,25 @@ impl Select<'_> {
         let width = codes::width(dtype);
         let operand = |r| Operand::Reg(r, width);
         let op = |op| codes::binary(op, dtype).ok_or("an operation that does not exist");
-        let (mut add, least) = match by {
-            Amount::Imm(k) => (self.constant(dtype, &[1 << (k - 1); LANES]), k as i64),
-            Amount::Value(v) => (self.derive(v, Derived::Half(dtype)), self.around.ranges[v.0 as usize].lo),
+        let half = match by {
+            Amount::Imm(k) => self.constant(dtype, &[1 << (k - 1); LANES]),
+            Amount::Value(v) => self.derive(v, Derived::Half(dtype)),
         };
-        if self.around.ranges[x.0 as usize].lo < 0 {
-            let bits = 8 * dtype.bytes() as u8 - 1;
-            let right = codes::shift_by_constant(Shift::Right, dtype);
-            let sign = self.def_imm(right, width, &[operand(reg)], bits);
-            add = self.def(op(Binary::Add)?, width, &[operand(add), operand(sign)]);
-            if least == 0 {
-                let zero = self.constant(dtype, &[0; LANES]);
-                add = self.def(op(Binary::Max)?, width, &[operand(add), operand(zero)]);
-            }
+        let sum = self.def(op(Binary::Add)?, width, &[operand(reg), operand(half)]);
+        if self.around.ranges[x.0 as usize].lo >= 0 {
+            return Ok(sum);
         }
-        Ok(self.def(op(Binary::Add)?, width, &[operand(reg), operand(add)]))
+        let sign = match by {
+            Amount::Value(v) if self.around.ranges[v.0 as usize].lo == 0 => {
+                let count = self.derive(v, Derived::Sign(dtype));
+                let right = codes::shift_by_lanes(Shift::RightLogical, dtype);
+                self.def(right, width, &[operand(reg), operand(count)])
+            }
+            _ => {
+                let right = codes::shift_by_constant(Shift::RightLogical, dtype);
+                self.def_imm(right, width, &[operand(reg)], 8 * dtype.bytes() as u8 - 1)
+            }
+        };
+        Ok(self.def(op(Binary::Sub)?, width, &[operand(sum), operand(sign)]))
     }
 }

@@ -2,7 +2,7 @@
 
 use super::asm::Result;
 use super::codes;
-use super::select::{Select, Val, y, z};
+use super::select::{Comparison, Select, Val, y, z};
 use super::vcode::{Class, Inst, Operand, Reg, Width};
 use crate::kernel::{DType, Expr, LANES, Type, Value};
 use iced_x86::Code;
@@ -18,6 +18,11 @@ impl Select<'_> {
 
     pub(super) fn val(&mut self, value: Value) -> Result<Val> {
         match self.values.get(&value) {
+            Some(&Val::Comparison(comparison)) => {
+                let val = Val::Mask(self.compare(comparison, None));
+                self.values.insert(value, val.clone());
+                Ok(val)
+            }
             Some(val) => Ok(val.clone()),
             None => {
                 let val = self.outside(value)?;
@@ -36,6 +41,7 @@ impl Select<'_> {
                 let mask = Operand::Reg(mask, Width::Mask);
                 self.def(codes::mask_to_lanes(dtype), codes::width(dtype), &[mask])
             }
+            Val::Comparison(_) => return Err("a comparison that has been asked for is a mask".into()),
             Val::Words(_) => return Err("a load that was widened for pairs only".into()),
             Val::Pair(halves) => match halves {
                 [Some(low), Some(high)] => {
@@ -111,6 +117,15 @@ impl Select<'_> {
         let rotated = self.def_at(self.depth_of(reg), code, Width::Z, &[z(reg)], Some(16));
         self.rotated.insert(reg, rotated);
         rotated
+    }
+
+    /// A comparison, among the lanes of a mask if there is one.
+    pub(super) fn compare(&mut self, comparison: Comparison, mask: Option<Reg>) -> Reg {
+        let Comparison { code, operands: [a, b], condition } = comparison;
+        let to = self.new_reg(Class::Mask, self.here());
+        let compare = Inst::new(code, [Operand::Reg(to, Width::Mask), a, b]);
+        self.inst(Inst { immediate: Some(condition), mask, ..compare });
+        to
     }
 
     pub(super) fn mask(&mut self, value: Value) -> Result<Reg> {

@@ -8,7 +8,7 @@ use super::codes;
 use super::region::Capture;
 use super::select::{Derived, Select, Val};
 use super::vcode::{Base, Inst, Node, Operand, Pointer, Reg, ScalarOp, Width};
-use crate::kernel::{Address, DType, Expr, Index, LANES, Shift, Value};
+use crate::kernel::{Address, Binary, DType, Expr, Index, LANES, Shift, Value};
 use iced_x86::Code;
 
 /// Bytes of a cache line.
@@ -47,6 +47,17 @@ impl Select<'_> {
             Derived::Splat(dtype) => self.splat_memory(dtype, value, 0),
             Derived::Low => self.splat_memory(DType::I32, value, 0),
             Derived::High => self.splat_memory(DType::I32, value, 4),
+            Derived::Sign(dtype) => {
+                let width = codes::width(dtype);
+                let op = |op| codes::binary(op, dtype).expect("words and double words subtract");
+                let one = self.constant(dtype, &[1; LANES]);
+                let bits = self.constant(dtype, &[8 * dtype.bytes() as i32; LANES]);
+                let count = self.derive(value, Derived::Splat(dtype));
+                let [one, bits, count] = [one, bits, count].map(|r| Operand::Reg(r, width));
+                let least = self.def_at(0, op(Binary::Min), width, &[count, one], None);
+                let least = Operand::Reg(least, width);
+                self.def_at(0, op(Binary::Sub), width, &[bits, least], None)
+            }
             Derived::Half(dtype) => {
                 // (1 << k) >> 1 is zero for k = 0.
                 let one = self.constant(dtype, &[1; LANES]);

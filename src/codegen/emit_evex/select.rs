@@ -22,12 +22,22 @@ const UNROLLED: usize = 48;
 pub(super) enum Val {
     Lanes(Reg),
     Mask(Reg),
+    /// A mask that nobody has read.
+    Comparison(Comparison),
     /// 16-bit numbers that a load has zero-extended to 32 bits: only pairs read them.
     Words(Reg),
     /// Lower and upper halves of pairs, each zero-extended; nothing where they are zero.
     Pair([Option<Reg>; 2]),
     /// `Σ` of products of pairs of 16-bit numbers.
     Products(Vec<(Reg, Reg)>),
+}
+
+/// A comparison of lanes. One that a mask restricts costs no more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Comparison {
+    pub(super) code: Code,
+    pub(super) operands: [Operand; 2],
+    pub(super) condition: u8,
 }
 
 /// A loop that is being written.
@@ -46,6 +56,8 @@ pub(super) struct Level {
 pub(super) enum Derived {
     Splat(DType),
     Half(DType),
+    /// How far to shift lanes so that the sign is left, or nothing if the Int is zero.
+    Sign(DType),
     Low,
     High,
 }
