@@ -635,6 +635,92 @@ fn loops_over_lanes_use_the_widest_vectors() {
     assert!(seen >= 7, "{seen} quantizers of activations");
 }
 
+/// Blocks `stride` apart through everything that an encoding is made of: a loop whose two blocks may share vectors.
+fn encoding(stride: i64, in_place: bool, turns: u32) -> Kernel {
+    use DType::{I8 as B, I16 as H, I32 as W, I64, U8 as U};
+    let mut kb = KernelBuilder::new(format!("encoding {stride} {in_place} {turns}"), 2);
+    let len = 2 * stride as u64 * turns as u64;
+    let access = if in_place { Access::ReadWrite } else { Access::Read };
+    let x = kb.param(H, len, Range::new(-32767, 32767), access);
+    let u = kb.param(U, len, U8, Access::Read);
+    let offset = kb.param(W, 16, Range::new(-(1 << 30), 1 << 30), Access::Read);
+    let factors = kb.param(H, 48, Range::new(-16384, 16384), Access::Read);
+    let bias = kb.param(H, 16, Range::new(-3, 9), Access::Read);
+    let amount = kb.param(I64, 1, Range::new(0, 31), Access::Read);
+    let top = kb.param(H, 32, I16, Access::ReadWrite);
+    let low = kb.param(H, 32, I16, Access::ReadWrite);
+    let item = kb.item();
+    let (wide, codes, signed) = [H, U, B].map(|d| kb.param(d, len, d.range(), Access::Write)).into();
+    let wide = if in_place { x } else { wide };
+    let amount = kb.load_scalar(amount.at(0));
+    let key = kb.int(0x1234_5678_9ABC_DEF0);
+    kb.for_(turns, |kb, i| {
+        let at = |p: Param| p.at(0).plus(item, stride * turns as i64).plus(i, stride);
+        let (a, b) = (kb.load(at(x)), kb.load(at(u)));
+        let b = kb.widen(H, b);
+        let (pair, factors) = (kb.pair(a, b), kb.load_pairs(factors.at(0)));
+        let (dot, offset) = (kb.dot2(pair, factors), kb.load(offset.at(0)));
+        let sum = kb.add(offset, dot);
+        let shifted = kb.shift_right(sum, amount);
+        let narrow = kb.narrow(H, shifted);
+        kb.max_into(top.at(0).plus(item, 16), narrow);
+        kb.min_into(low.at(0).plus(item, 16), narrow);
+        let clamped = kb.clamp(narrow, -28672, 28672);
+        let random = kb.random(key, &[(item, 999), (i, 3)], 5);
+        let (mask, bias) = (kb.splat_const(H, 4095), kb.load(bias.at(0)));
+        let bits = kb.and(random, mask);
+        let code = kb.add(clamped, bits);
+        let code = kb.shift_right(code, 12);
+        let code = kb.add(code, bias);
+        kb.store(at(wide), code);
+        let (unsigned, code) = (kb.narrow(U, code), kb.narrow(B, code));
+        kb.store(at(codes), unsigned);
+        kb.store(at(signed), code);
+    });
+    kb.finish()
+}
+
+#[test]
+fn blocks_that_share_vectors() {
+    for (stride, in_place, turns) in [(16, false, 6), (16, true, 32), (48, false, 8), (64, true, 6)] {
+        check(encoding(stride, in_place, turns), 0..4);
+    }
+    let program = program_of(encoding(16, true, 32));
+    let asm = &leaves(&program, "x86_64_avx512_vnni_zmm", "lanes_")[0];
+    assert!(asm.contains("vpackssdw zmm"), "{asm}");
+}
+
+/// Four blocks of bytes, transposed, and in other orders.
+#[test]
+fn shuffles_of_bytes() {
+    for (swapped, apart, instruction) in
+        [(false, 16, "vpshufb"), (true, 16, "vpunpck"), (false, 32, "vpunpck")]
+    {
+        let mut kb = KernelBuilder::new("shuffle", 2);
+        let len = 2 * 8 * 4 * apart as u64;
+        let from = kb.param(DType::I8, len, I8, Access::Read);
+        let to = kb.param(DType::I8, len, I8, Access::Write);
+        let item = kb.item();
+        kb.for_(8, |kb, i| {
+            let place = |p: Param, n: i64| p.at(n * apart).plus(item, 32 * apart).plus(i, 4 * apart);
+            let [a, b, c, d] = [0, 1, 2, 3].map(|n| kb.load(place(from, n)));
+            let (a, b) = if swapped { (b, a) } else { (a, b) };
+            let pairs = [(a, c, false), (a, c, true), (b, d, false), (b, d, true)];
+            let [e, f, g, h] = pairs.map(|(a, b, high)| kb.interleave(a, b, high));
+            let pairs = [(e, g, false), (e, g, true), (f, h, false), (f, h, true)];
+            for (n, (a, b, high)) in (0..).zip(pairs) {
+                let mixed = kb.interleave(a, b, high);
+                let mixed = if swapped { kb.max(mixed, a) } else { mixed };
+                kb.store(place(to, n), mixed);
+            }
+        });
+        let kernel = kb.finish();
+        let asm = &leaves(&program_of(kernel.clone()), "x86_64_avx512_vnni_zmm", "lanes_")[0];
+        assert!(asm.contains(instruction), "{asm}");
+        check(kernel, 0..2);
+    }
+}
+
 #[test]
 fn running_checks_its_arguments() {
     let kernel = map_kernel("copy", &[(DType::I16, I16)], |_, v| v.to_vec());

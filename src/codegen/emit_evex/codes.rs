@@ -99,6 +99,18 @@ pub(super) fn binary(op: Binary, dtype: DType) -> Option<Code> {
     })
 }
 
+/// Binary operations on 32 numbers of 16 bits.
+pub(super) fn binary_words(op: Binary) -> Option<Code> {
+    match op {
+        Binary::Add => Some(Code::EVEX_Vpaddw_zmm_k1z_zmm_zmmm512),
+        Binary::Sub => Some(Code::EVEX_Vpsubw_zmm_k1z_zmm_zmmm512),
+        Binary::Mul => Some(Code::EVEX_Vpmullw_zmm_k1z_zmm_zmmm512),
+        Binary::Min => Some(Code::EVEX_Vpminsw_zmm_k1z_zmm_zmmm512),
+        Binary::Max => Some(Code::EVEX_Vpmaxsw_zmm_k1z_zmm_zmmm512),
+        _ => None,
+    }
+}
+
 /// The same on masks.
 pub(super) fn mask_binary(op: Binary) -> Option<Code> {
     match op {
@@ -128,6 +140,15 @@ pub(super) fn shift_by_constant(shift: Shift, dtype: DType) -> Code {
         Shift::RightLogical => Code::EVEX_Vpsrld_zmm_k1z_zmmm512b32_imm8,
         Shift::Right | Shift::RightRound if word => Code::EVEX_Vpsraw_ymm_k1z_ymmm256_imm8,
         Shift::Right | Shift::RightRound => Code::EVEX_Vpsrad_zmm_k1z_zmmm512b32_imm8,
+    }
+}
+
+/// Shifts of 32 numbers of 16 bits by a constant.
+pub(super) fn shift_words(shift: Shift) -> Code {
+    match shift {
+        Shift::Left => Code::EVEX_Vpsllw_zmm_k1z_zmmm512_imm8,
+        Shift::RightLogical => Code::EVEX_Vpsrlw_zmm_k1z_zmmm512_imm8,
+        Shift::Right | Shift::RightRound => Code::EVEX_Vpsraw_zmm_k1z_zmmm512_imm8,
     }
 }
 

@@ -18,9 +18,11 @@ mod outside;
 mod random;
 mod region;
 mod select;
+mod shuffle;
 mod sums;
 mod tile;
 mod tiles;
+mod twin;
 mod uses;
 mod vcode;
 

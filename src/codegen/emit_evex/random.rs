@@ -20,11 +20,21 @@ impl Select<'_> {
         if let Some(second) = self.second_random.remove(&value) {
             return Ok(second);
         }
+        let x = self.random_numbers(key, terms, offset)?;
+        if self.levels.last().is_some_and(|l| l.copies == 2) {
+            let code = Code::EVEX_Vextracti64x4_ymmm256_k1z_zmm_imm8;
+            let second = self.def_imm(code, Width::Y, &[z(x)], 1);
+            self.second_random.insert(value, second);
+        }
+        Ok(x)
+    }
+
+    /// The numbers of this block, and in a loop that is written twice of the next one behind them.
+    pub(super) fn random_numbers(&mut self, key: Value, terms: &[(Index, i64)], offset: i64) -> Result<Reg> {
         let (outer, inner) = self.split(terms);
         let of_block = |blocks: i64| blocks.wrapping_mul(RANDOM_STRIDE) as i32 as i64;
         let start = self.context_pointer(Capture::Position(outer));
         let (pointer, _) = self.run_along(start, &inner, of_block)?;
-        let twice = self.levels.last().is_some_and(|l| l.copies == 2);
         let last = self.levels.len().wrapping_sub(1);
         let apart = inner.iter().find(|t| t.0 == last).map_or(0, |t| t.1);
         let words: Vec<u8> = (0..16)
@@ -38,22 +48,26 @@ impl Select<'_> {
         let low = self.derive(key, Derived::Low);
         let add = Code::EVEX_Vpaddd_zmm_k1z_zmm_zmmm512b32;
         let keyed = self.def_at(0, add, Width::Z, &[z(words), z(low)], None);
-        self.push_at(self.here(), Node::Scalar(ScalarOp::Position(pointer)));
-        let broadcast = Code::EVEX_Vpbroadcastd_zmm_k1z_r32;
-        let position = self.def(broadcast, Width::Z, &[Operand::Scalar]);
+        let position = self.position(pointer);
         let x = self.def(add, Width::Z, &[z(position), z(keyed)]);
         let x = self.mix(x, 16, None);
         let x = self.times(x, 0x7FEB_352D);
         let high = self.derive(key, Derived::High);
         let x = self.mix(x, 15, Some(high));
         let x = self.times(x, 0x846C_A68Bu32 as i32);
-        let x = self.mix(x, 16, None);
-        if twice {
-            let code = Code::EVEX_Vextracti64x4_ymmm256_k1z_zmm_imm8;
-            let second = self.def_imm(code, Width::Y, &[z(x)], 1);
-            self.second_random.insert(value, second);
+        Ok(self.mix(x, 16, None))
+    }
+
+    /// A position in all lanes: random numbers of several streams share it.
+    fn position(&mut self, pointer: usize) -> Reg {
+        if let Some(&position) = self.positions.get(&pointer) {
+            return position;
         }
-        Ok(x)
+        self.push_at(self.here(), Node::Scalar(ScalarOp::Position(pointer)));
+        let broadcast = Code::EVEX_Vpbroadcastd_zmm_k1z_r32;
+        let position = self.def(broadcast, Width::Z, &[Operand::Scalar]);
+        self.positions.insert(pointer, position);
+        position
     }
 
     /// `x ^ x >> by`, and `^ key`.

@@ -73,12 +73,17 @@ pub(super) struct Select<'a> {
     /// Zero-extensions and rotations that have been made.
     pub(super) words: BTreeMap<Reg, Reg>,
     pub(super) rotated: BTreeMap<Reg, Reg>,
+    /// Vectors brought into the order of two blocks.
+    pub(super) doubled: BTreeMap<Reg, Reg>,
+    pub(super) spread: BTreeMap<Reg, [Reg; 2]>,
     /// How deep a register was defined.
     pub(super) scope: Vec<usize>,
     pub(super) derived: BTreeMap<(Value, Derived), Reg>,
     pub(super) constants: BTreeMap<Vec<u8>, Reg>,
     /// The random numbers of the second copy, made with those of the first.
     pub(super) second_random: BTreeMap<Value, Reg>,
+    /// Positions of random blocks in all lanes, by the pointers that hold them, in the loop that is being written.
+    pub(super) positions: BTreeMap<usize, Reg>,
     pub(super) captures: Vec<(i64, Capture)>,
     pub(super) sums: Vec<Sum>,
 }
@@ -102,10 +107,13 @@ impl<'a> Select<'a> {
             values: BTreeMap::new(),
             words: BTreeMap::new(),
             rotated: BTreeMap::new(),
+            doubled: BTreeMap::new(),
+            spread: BTreeMap::new(),
             scope: vec![],
             derived: BTreeMap::new(),
             constants: BTreeMap::new(),
             second_random: BTreeMap::new(),
+            positions: BTreeMap::new(),
             captures: vec![],
             sums: vec![],
         }
@@ -224,19 +232,26 @@ impl<'a> Select<'a> {
         self.open_sums(index, count, body)?;
         let innermost = !body.iter().any(|s| matches!(s, Stmt::For { .. }));
         let twice = innermost && count.is_multiple_of(2) && body.len() <= UNROLLED;
+        let twin = twice && self.suits_twin(index, body);
         let copies = if twice { 2 } else { 1 };
         self.levels.push(Level { index, copies, copy: 0, pointers: BTreeMap::new() });
         self.open.push(vec![]);
-        for copy in 0..copies {
+        let positions = std::mem::take(&mut self.positions);
+        let extremes = if twin { self.twin(body)? } else { vec![] };
+        for copy in if twin { 0..0 } else { 0..copies } {
             if let Some(level) = self.levels.last_mut() {
                 level.copy = copy;
             }
-            body.iter().try_for_each(|stmt| self.stmt(stmt))?;
+            if !self.shuffle(body)? {
+                body.iter().try_for_each(|stmt| self.stmt(stmt))?;
+            }
         }
+        self.positions = positions;
         let body = self.open.pop().unwrap_or_default();
         let pointers = self.levels.pop().map(|l| l.pointers.into_values().collect()).unwrap_or_default();
         let count = count / copies as u32;
         self.push_at(self.here(), Node::Loop { count, pointers, body });
+        self.fold_twins(extremes)?;
         self.close_sums(outer)
     }
 }

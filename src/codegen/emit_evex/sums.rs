@@ -162,6 +162,12 @@ impl Select<'_> {
         }
     }
 
+    /// The register of 16-bit maxima or minima that wait in one.
+    pub(super) fn held_extreme(&self, address: &Address, fold: Fold) -> Option<Reg> {
+        let held = self.sums.iter().find(|s| s.fold == fold && s.address == *address)?;
+        (held.dtype == DType::I16 && fold != Fold::Sum).then(|| held.regs[0])
+    }
+
     /// Folds a value into registers, or into memory.
     pub(super) fn fold(&mut self, stmt: &Stmt) -> Result {
         let (address, fold, value) = folding(stmt).ok_or("not a folding")?;
