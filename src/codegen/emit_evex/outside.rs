@@ -167,14 +167,16 @@ impl Select<'_> {
     }
 
     /// Asks for the line of a large buffer that a loop will read or write some turns later. The machine does not look
-    /// ahead of stores at all, and of loads only within a page and after some misses: too late for short rows.
+    /// ahead of stores at all, and of loads only within a page and after some misses: too late for short rows. What a
+    /// contraction of the kernel has just written is near.
     pub(super) fn prefetch(&mut self, address: &Address, to: Operand) {
         let decl = &self.around.kernel.params[address.param.0 as usize];
         let bytes = decl.dtype.bytes() as i64;
         let (Some(level), Operand::Memory(base, at)) = (self.levels.last(), to) else { return };
         let step = address.terms.iter().find(|t| t.0 == level.index).map_or(0, |t| t.1 * bytes);
         let first_of_line = step >= LINE || level.copy * step % LINE < step;
-        if step > 0 && first_of_line && decl.len * bytes as u64 >= FAR {
+        let far = decl.len * bytes as u64 >= FAR && !self.contracted.contains(&address.param);
+        if step > 0 && first_of_line && far {
             let ahead = Operand::Memory(base, at + AHEAD.max(8 * step).min(FARTHEST));
             self.inst(Inst::new(Code::Prefetcht1_m8, [ahead]));
         }

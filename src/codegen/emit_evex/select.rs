@@ -2,17 +2,19 @@
 //!
 //! Values are kept as late as possible in the form that costs least: comparisons as masks, pairs as two vectors of
 //! zero-extended halves (`pmaddwd` multiplies each with its own factor), products not yet summed, so that a sum takes
-//! them by `vpdpwssd`. An innermost loop is written twice in one turn, which halves pointers and random numbers.
+//! them by `vpdpwssd`. An innermost loop is written twice in one turn, which halves pointers and random numbers: one
+//! block after the other, or both in shared vectors (`twin`).
 
+use super::super::emit_clif::plan::walk;
 use super::asm::Result;
 use super::codes;
 use super::region::{Around, Capture};
 use super::sums::Sum;
 use super::uses::Uses;
 use super::vcode::{Class, Inst, Node, Operand, Reg, Vcode, Width};
-use crate::kernel::{DType, Expr, Index, LANES, Stmt, Value};
+use crate::kernel::{DType, Expr, Index, LANES, Param, Stmt, Value};
 use iced_x86::Code;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Statements in the body of a loop that is written twice, at most.
 const UNROLLED: usize = 48;
@@ -65,6 +67,8 @@ pub(super) enum Derived {
 pub(super) struct Select<'a> {
     pub(super) around: Around<'a>,
     pub(super) uses: Uses,
+    /// What contractions of the kernel write.
+    pub(super) contracted: BTreeSet<Param>,
     pub(super) code: Vcode,
     /// Code of the open loops, outermost first; the first is what runs once, in front of all.
     pub(super) open: Vec<Vec<Node>>,
@@ -98,9 +102,16 @@ pub(super) fn y(reg: Reg) -> Operand {
 
 impl<'a> Select<'a> {
     pub(super) fn new(around: Around<'a>, stmt: &Stmt) -> Select<'a> {
+        let mut contracted = BTreeSet::new();
+        walk(&around.kernel.body, &mut |stmt| {
+            if let Stmt::Contract(contract) = stmt {
+                contracted.insert(contract.out.param);
+            }
+        });
         Select {
             around,
             uses: Uses::of(stmt),
+            contracted,
             code: Vcode::default(),
             open: vec![vec![]],
             levels: vec![],
