@@ -10,7 +10,12 @@
 //! - *by gains*: the noise of each quantizer alone is followed to all layers before it, which gives the gain of noise from
 //!   there to here; the noises of all add.
 //!
+//! What noise does to the gradients of the weights is measured in `weights`.
 //! Everything is computed in f64 by the oracle's meaning of the nodes.
+
+mod weights;
+
+pub use weights::elements;
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -61,6 +66,17 @@ struct Energies {
 impl<'a> Point<'a> {
     /// Computes a batch, and its exact gradients. The module has its gradient quantizers; `params` are in its order.
     pub fn new(module: &'a Module, params: &[Tensor], image: &Tensor, labels: &Tensor) -> Point<'a> {
+        Point::leading_to(module, params, image, labels, &|node| is_data_gradient(module, node))
+    }
+
+    /// The same, with the nodes of the backward pass that lead to some goal.
+    fn leading_to(
+        module: &'a Module,
+        params: &[Tensor],
+        image: &Tensor,
+        labels: &Tensor,
+        is_goal: &dyn Fn(&Node) -> bool,
+    ) -> Point<'a> {
         let mut exact: Values = vec![None; module.types.len()];
         exact[module.image.0 as usize] = Some(image.clone());
         exact[module.labels.0 as usize] = Some(labels.clone());
@@ -68,7 +84,7 @@ impl<'a> Point<'a> {
             exact[param.value.0 as usize] = Some(tensor.clone());
         }
         let loss = module.producer(module.loss).unwrap_or(0);
-        let backward = backward(module, loss);
+        let backward = backward(module, loss, is_goal);
         let is_quantizer = |index: &usize| is_gradient_quantizer(&module.nodes[*index]);
         let quantizers = backward.iter().copied().filter(is_quantizer).collect();
         let mut point = Point { module, exact, backward, quantizers };
@@ -97,8 +113,8 @@ impl<'a> Point<'a> {
         let n = self.quantizers.len() as u64;
         // First each quantizer alone, then all of them with each seed.
         let all = parallel(n + passes, threads, |job| match self.quantizers.get(job as usize) {
-            Some(&source) => self.pass(|index| index == source, 0),
-            None => self.pass(|_| true, job - n + 1),
+            Some(&source) => self.pass(|index| index == source, 0).0,
+            None => self.pass(|_| true, job - n + 1).0,
         });
         let (alone, together) = all.split_at(n as usize);
         let sum =
@@ -121,8 +137,9 @@ impl<'a> Point<'a> {
         self.quantizers.iter().enumerate().map(crossing).collect()
     }
 
-    /// One backward pass in which some quantizers round; what no noise reaches is exact and not computed again.
-    fn pass(&self, rounds: impl Fn(usize) -> bool, seed: u64) -> Energies {
+    /// One backward pass in which some quantizers round: energies at each, and the values that noise reaches. All others are
+    /// exact and not computed again.
+    fn pass(&self, rounds: impl Fn(usize) -> bool, seed: u64) -> (Energies, Values) {
         let rounding = Rounding { seed, ..Rounding::default() };
         let zeros = vec![0.0; self.quantizers.len()];
         let mut energies = Energies { read: zeros.clone(), deviation: zeros.clone(), noise: zeros };
@@ -152,7 +169,7 @@ impl<'a> Point<'a> {
                 noisy[value.0 as usize] = Some(tensor);
             }
         }
-        energies
+        (energies, noisy)
     }
 
     /// A value in a pass: noisy if noise has reached it.
@@ -251,20 +268,23 @@ fn is_gradient_quantizer(node: &Node) -> bool {
     node.attrs.contains_key("stream")
 }
 
-/// Nodes after the loss that lead to quantizers of gradients, one for each gradient: where the derivatives of a layer have
-/// quantizers of their own, that of the data gradient.
-fn backward(module: &Module, loss: usize) -> Vec<usize> {
+/// Whether a node quantizes a gradient for the layer before: where the derivatives of a layer have quantizers of their own,
+/// that of the data gradient.
+fn is_data_gradient(module: &Module, node: &Node) -> bool {
     let per_channel = |node: &Node| quant::per_channel(&module.schemes[word(&node.attrs, "scheme")].params);
     let quantizers = || module.nodes.iter().filter(|node| is_gradient_quantizer(node));
-    let has_other = |node: &Node| {
-        per_channel(node) && quantizers().any(|other| other.operands == node.operands && !per_channel(other))
-    };
+    is_gradient_quantizer(node)
+        && !(per_channel(node)
+            && quantizers().any(|other| other.operands == node.operands && !per_channel(other)))
+}
+
+/// Nodes after the loss that lead to a goal, in order.
+fn backward(module: &Module, loss: usize, is_goal: &dyn Fn(&Node) -> bool) -> Vec<usize> {
     let mut wanted: BTreeSet<Value> = BTreeSet::new();
     let mut kept = vec![];
     for index in (loss + 1..module.nodes.len()).rev() {
         let node = &module.nodes[index];
-        let is_goal = is_gradient_quantizer(node) && !has_other(node);
-        if is_goal || node.results.iter().any(|result| wanted.contains(result)) {
+        if is_goal(node) || node.results.iter().any(|result| wanted.contains(result)) {
             wanted.extend(&node.operands);
             kept.push(index);
         }

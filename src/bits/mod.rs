@@ -1,5 +1,9 @@
-//! Policies that choose bit-widths. One file and one table line each.
+//! Policies that choose bit-widths, one file and one table line each; and the choice that a budget allows ([`budget`]).
+//!
+//! A policy reads what a model says. Widths that depend on measurements are chosen before there is a model to train, by
+//! `fqtc study bits`, and stated in it as rules: training them again measures nothing again.
 
+pub mod budget;
 pub mod fixed;
 
 use crate::ir::{Module, Scheme};

@@ -3,7 +3,7 @@
 use fqt_runtime::session::Mode;
 use fqtc::driver;
 use fqtc::ir::Module;
-use fqtc::noise::{Crossing, Point};
+use fqtc::noise::{Crossing, Point, elements};
 use fqtc::tensor::Tensor;
 
 use crate::support::runs;
@@ -79,4 +79,26 @@ fn in_a_chain_noise_taken_as_signal_is_a_product() {
         assert!((1.0 + crossing.as_signal - product).abs() < 1e-9 * product, "{crossing:?}");
         product *= 1.0 + crossing.own;
     }
+}
+
+#[test]
+fn noise_of_weight_gradients_is_the_sum_of_what_each_quantizer_makes_alone() {
+    let mut of_width = vec![];
+    for (gbits, tolerance) in [(8, 0.1), (6, 0.1), (4, 0.25)] {
+        let Start { module, params, image, labels, .. } =
+            start("resnet8.fqt", &format!("--batch 4 --gbits {gbits}"));
+        let layers = elements(&module);
+        assert_eq!((layers[0], layers[layers.len() - 1]), (("conv1", 32 * 32 * 16), ("linear1", 10)));
+        let paths: Vec<&str> = layers.iter().map(|(path, _)| *path).collect();
+        let point = Point::of_weights(&module, &params, &image, &labels);
+        let alone = point.alone(&paths, 4, 2);
+        let sum: f64 = alone.iter().sum();
+        let together = point.together(12, 2);
+        let ratio = together / sum;
+        assert!((ratio - 1.0).abs() < tolerance, "{gbits} bits: {together} together, {sum} as a sum");
+        of_width.push(sum - alone[paths.len() - 1]);
+    }
+    // Two bits fewer are steps of four times the size, and noise of their square; the logits keep 8 bits.
+    let ratio = of_width[1] / of_width[0];
+    assert!((ratio / 16.0 - 1.0).abs() < 0.15, "from 8 to 6 bits: {ratio}");
 }

@@ -160,12 +160,12 @@ fn cell(args: &Sweep, axes: &[Axis], values: Vec<String>) -> Cell {
     let labels: Vec<String> =
         axes.iter().zip(&values).map(|(axis, value)| axis.subject.label(value)).collect();
     let name = if labels.is_empty() { "run".to_owned() } else { labels.join("-") };
-    let command = command(&model, &args.images, &name);
+    let command = command(&model, &args.images, Some(&name));
     Cell { name, values, model, command }
 }
 
-/// The call of `fqtc train` that does what a cell does. What changes no result is left out.
-fn command(model: &Model, images: &Images, name: &str) -> String {
+/// The call of `fqtc train` that trains a model. What changes no result is left out.
+pub(super) fn command(model: &Model, images: &Images, name: Option<&str>) -> String {
     let Settings { wbits, abits, batch, epochs, lr } = &model.settings;
     let text = |value: &Option<i64>| value.map(|value| value.to_string());
     let options = [
@@ -179,7 +179,7 @@ fn command(model: &Model, images: &Images, name: &str) -> String {
         ("--epochs", text(epochs)),
         ("--lr", lr.map(|lr| lr.to_string())),
         ("--seed", text(&model.seed)),
-        ("--name", Some(name.to_owned())),
+        ("--name", name.map(str::to_owned)),
     ];
     let mut words = vec!["fqtc train".to_owned(), quoted(&model.path.to_string_lossy())];
     words.extend(model.changes.iter().map(|change| quoted(change)));

@@ -4,6 +4,8 @@
 //! folders are all the memory there is: cells that are done are read, one that was interrupted continues, and the summary
 //! is made from their files. It shows the last epoch, not the best.
 
+mod bits;
+mod calibration;
 mod cells;
 mod noise;
 mod page;
@@ -54,6 +56,8 @@ pub(super) struct Args {
 enum Other {
     /// Show how the noise of quantized gradients grows from layer to layer
     Noise(noise::Args),
+    /// Choose gradient bits for each layer under a budget
+    Bits(bits::Args),
 }
 
 /// What to train, and in which variants.
@@ -128,6 +132,7 @@ enum Standing {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     match &args.other {
         Some(Other::Noise(args)) => noise::run(args),
+        Some(Other::Bits(args)) => bits::run(args),
         None => compare(&args.sweep),
     }
 }

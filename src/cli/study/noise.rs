@@ -2,15 +2,11 @@
 //!
 //! Weights come from a short training run in integers, or from a run folder; the noise is measured at them in real numbers.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
-use fqt_runtime::checkpoint;
-use fqt_runtime::data::Dataset;
-use fqt_runtime::session::Session;
-use fqt_runtime::train::{LAST, Options, train};
 
-use crate::cli::display::Display;
+use super::calibration::{Calibration, EPOCHS};
 use crate::cli::failure::Failure;
 use crate::cli::images::Images;
 use crate::cli::options::{Machine, Model, Settings};
@@ -19,7 +15,6 @@ use crate::cli::terminal::{Interrupt, note, say, table};
 use crate::cli::{compile, run_folder};
 use crate::ir::{Module, Stage};
 use crate::noise::{Crossing, Point};
-use crate::tensor::Tensor;
 
 /// Show how the noise of quantized gradients grows from the last layer to the first, and what is predicted for it.
 ///
@@ -77,9 +72,6 @@ pub(super) struct Measured {
     pub(super) crossings: Vec<Crossing>,
 }
 
-/// Passes over the training images, if nothing else is said: enough that weights are no longer random.
-const EPOCHS: i64 = 1;
-
 /// Runs the command.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let interrupt = Interrupt::catch()?;
@@ -114,7 +106,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let epochs = args.settings.epochs.or(run.is_none().then_some(EPOCHS));
         let first = args.gbits.first().copied().unwrap_or(8);
         let trained = model(first, Settings { epochs, ..args.settings.clone() });
-        let weights = weights(args, &source, &trained, run, &interrupt)?;
+        let calibration = Calibration::of(&source, &trained, &args.machine, &args.images, run, &interrupt)?;
         for (module, &gbits) in modules.iter().zip(&args.gbits) {
             if interrupt.requested() {
                 return Err(Failure::Interrupted);
@@ -122,8 +114,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             let label =
                 recipe.iter().cloned().chain([format!("{gbits} bits")]).collect::<Vec<_>>().join(", ");
             note(&format!("{label}: {} backward passes", args.passes));
-            let (image, labels) = batch_of(module, &weights.data, weights.mean.as_slice());
-            let point = Point::new(module, &weights.params, &image, &labels);
+            let (image, labels) = calibration.batch(module, &calibration.data.test);
+            let point = Point::new(module, &calibration.params, &image, &labels);
             all.push(Measured { label, crossings: point.measure(args.passes, args.machine.threads()) });
         }
     }
@@ -135,71 +127,6 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let Some(path) = &args.svg else { return Ok(()) };
     let svg = super::plot::noise(&all).map_err(|why| Failure::failed(format!("cannot draw: {why}")))?;
     Ok(fqt_runtime::durable::write(path, svg.as_bytes())?)
-}
-
-/// Trained weights, and images to measure at.
-struct Weights {
-    params: Vec<Tensor>,
-    data: Dataset,
-    mean: Vec<u8>,
-}
-
-fn weights(
-    args: &Args,
-    source: &Source,
-    model: &Model,
-    run: Option<&Path>,
-    interrupt: &Interrupt,
-) -> Result<Weights, Failure> {
-    let look = |compiled: &crate::driver::Compiled| compiled.module.params.clone();
-    let (ready, params) = compile::ready_and(source, model, &args.machine, look)?;
-    let mut session = Session::new(ready.artifact, ready.kernels, args.machine.threads())?;
-    let data = args.images.open_for(session.shape(), session.artifact().classes as usize)?;
-    match run {
-        Some(folder) => {
-            checkpoint::load_state(&folder.join(LAST), &mut session)?;
-        }
-        None => {
-            let options = Options {
-                epochs: ready.epochs,
-                seed: ready.seed,
-                augmentation: ready.augmentation,
-                max_steps: None,
-                folder: None,
-                resume: None,
-                stop: interrupt.flag(),
-            };
-            let mut display = Display::new(ready.epochs, args.images.measured(), false);
-            display.start();
-            let outcome = train(&mut session, &data, &options, &mut display);
-            display.finish();
-            if !outcome?.finished {
-                return Err(Failure::Interrupted);
-            }
-        }
-    }
-    let mean = data.mean_pixel();
-    Ok(Weights {
-        params: crate::driver::parameters(&params, session.artifact(), session.arena()),
-        data,
-        mean,
-    })
-}
-
-/// The first test images as a batch of the module: real images, and labels.
-fn batch_of(module: &Module, data: &Dataset, mean: &[u8]) -> (Tensor, Tensor) {
-    let shape = module.ty(module.image).shape.clone();
-    let [n, h, w, c] = [0, 1, 2, 3].map(|axis| shape[axis] as usize);
-    let n = n.min(data.test.len());
-    let mut pixels = Vec::with_capacity(n * h * w * c);
-    for i in 0..n {
-        let image = data.test.image(i);
-        for at in 0..h * w {
-            pixels.extend((0..c).map(|k| (f64::from(image[k * h * w + at]) - f64::from(mean[k])) / 64.0));
-        }
-    }
-    let labels = data.test.labels[..n].iter().map(|&label| f64::from(label)).collect();
-    (Tensor::new(shape, pixels), Tensor::new(vec![n as u64], labels))
 }
 
 /// From the last layer to the first.
@@ -253,7 +180,7 @@ fn root(x: f64, n: usize) -> f64 {
 }
 
 /// Three significant digits, and an exponent where zeros would not help.
-fn number(x: f64) -> String {
+pub(super) fn number(x: f64) -> String {
     if x != 0.0 && !(1e-3..1e4).contains(&x) { format!("{x:.2e}") } else { format!("{x:.4}") }
 }
 

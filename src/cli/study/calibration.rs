@@ -1,0 +1,87 @@
+//! Where gradients are measured: weights of a short training run in integers, or of a run folder, and a batch of images.
+
+use std::path::Path;
+
+use fqt_runtime::checkpoint;
+use fqt_runtime::data::{Dataset, Part};
+use fqt_runtime::session::Session;
+use fqt_runtime::train::{LAST, Options, train};
+
+use crate::cli::compile;
+use crate::cli::display::Display;
+use crate::cli::failure::Failure;
+use crate::cli::images::Images;
+use crate::cli::options::{Machine, Model};
+use crate::cli::source::Source;
+use crate::cli::terminal::Interrupt;
+use crate::ir::Module;
+use crate::tensor::Tensor;
+
+/// Passes over the training images, if nothing else is said: enough that weights are no longer random.
+pub(super) const EPOCHS: i64 = 1;
+
+/// Trained weights, and the images they are for.
+pub(super) struct Calibration {
+    /// In the order of a module's parameters.
+    pub(super) params: Vec<Tensor>,
+    pub(super) data: Dataset,
+}
+
+impl Calibration {
+    /// Trains a model, or takes the last weights of a run of it.
+    pub(super) fn of(
+        source: &Source,
+        model: &Model,
+        machine: &Machine,
+        images: &Images,
+        run: Option<&Path>,
+        interrupt: &Interrupt,
+    ) -> Result<Calibration, Failure> {
+        let look = |compiled: &crate::driver::Compiled| compiled.module.params.clone();
+        let (ready, params) = compile::ready_and(source, model, machine, look)?;
+        let mut session = Session::new(ready.artifact, ready.kernels, machine.threads())?;
+        let data = images.open_for(session.shape(), session.artifact().classes as usize)?;
+        match run {
+            Some(folder) => {
+                checkpoint::load_state(&folder.join(LAST), &mut session)?;
+            }
+            None => {
+                let options = Options {
+                    epochs: ready.epochs,
+                    seed: ready.seed,
+                    augmentation: ready.augmentation,
+                    max_steps: None,
+                    folder: None,
+                    resume: None,
+                    stop: interrupt.flag(),
+                };
+                let mut display = Display::new(ready.epochs, images.measured(), false);
+                display.start();
+                let outcome = train(&mut session, &data, &options, &mut display);
+                display.finish();
+                if !outcome?.finished {
+                    return Err(Failure::Interrupted);
+                }
+            }
+        }
+        let params = crate::driver::parameters(&params, session.artifact(), session.arena());
+        Ok(Calibration { params, data })
+    }
+
+    /// The first of some images as a batch of a module, and their labels.
+    pub(super) fn batch(&self, module: &Module, images: &Part) -> (Tensor, Tensor) {
+        let shape = module.ty(module.image).shape.clone();
+        let [n, h, w, c] = [0, 1, 2, 3].map(|axis| shape[axis] as usize);
+        let mean = self.data.mean_pixel();
+        let mut pixels = Vec::with_capacity(n * h * w * c);
+        // Fewer than asked for are taken again.
+        let chosen = || (0..n).map(|i| i % images.len());
+        for image in chosen().map(|i| images.image(i)) {
+            for at in 0..h * w {
+                pixels.extend((0..c).map(|k| (f64::from(image[k * h * w + at]) - f64::from(mean[k])) / 64.0));
+            }
+        }
+        let labels = chosen().map(|i| f64::from(images.labels[i])).collect();
+        (Tensor::new(shape, pixels), Tensor::new(vec![n as u64], labels))
+    }
+}
