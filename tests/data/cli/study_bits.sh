@@ -1,0 +1,35 @@
+# Gradient bits under a budget: what is chosen, how to train it, and what cannot be. Measured numbers are masked: they hang on
+# the platform's mathematical library in their last digits.
+cat > tiny.fqt <<'END'
+model tiny {
+  input image: 28x28x1
+  classes 10
+  use recipe plain
+  quantize gradients of fixed with stochastic(bits = 5)
+  x     = image |> conv(4, 3x3, stride = 2) |> relu
+  fixed = x |> conv(4, 3x3, stride = 2)
+  fixed |> relu |> conv(8, 3x3, stride = 2) |> relu |> flatten |> linear(16) |> relu |> linear(10)
+  train { epochs 20 batch 50 }
+}
+END
+masked() { sed -E 's/[+-]?([0-9]+\.[0-9]{4}|[0-9]\.[0-9]{2}e-?[0-9]+)/N/g; s/ +/ /g'; }
+bits() { fqtc study bits tiny.fqt --count 16 --passes 8 "$@" 2>/dev/null | masked; }
+
+bits --budget 8
+bits --budget 2
+bits --budget 4.5 --write chosen.fqt
+grep gradients chosen.fqt
+fqtc train chosen.fqt --quiet --epochs 1 --name chosen
+# What the command without --write trains is the same model.
+"$FQTC" study bits tiny.fqt --count 16 --passes 8 --budget 4.5 2>/dev/null | tail -1 | sed "s|^fqtc|'$FQTC'|; s/$/ --epochs 1 --quiet --name same/" | sh
+cmp runs/chosen/model.fqt runs/same/model.fqt && echo "the same"
+
+# Requests that make no sense.
+fqtc study bits tiny.fqt
+for budget in 1.9 8.5 -4 four nan ''; do fqtc study bits tiny.fqt --budget "$budget"; done
+fqtc study bits nowhere.fqt --budget 4
+fqtc study bits tiny.fqt --budget 4 '*.gradients.bits=4'
+fqtc study bits tiny.fqt --budget 4 gradients.pre=row
+fqtc study bits tiny.fqt --budget 4 --data nowhere
+fqtc study bits tiny.fqt --budget 4 --write nowhere/chosen.fqt
+rm -r tiny.fqt runs
