@@ -139,7 +139,9 @@ fn gbits_sets_the_broadest_rule_only() {
 
 #[test]
 fn conditions_follow_the_merged_bits() {
-    for (flags, per) in [("", "tensor"), ("--gbits 4", "row"), ("gradients.bits=5", "tensor")] {
+    for (flags, per) in
+        [("", "tensor"), ("--gbits 4", "row"), ("gradients.bits=5", "row"), ("gradients.bits=8", "tensor")]
+    {
         let module = elaborated(RESNET8, flags).module;
         assert_eq!(gradients(&module, &Layers::All, "per"), Attr::Word(per.into()), "{flags}");
     }
