@@ -68,9 +68,10 @@
 //! library and no floats: it is what emitted code calls.
 //!
 //! Inside [`lower`]: `nodes`, `nodes_quant` and `nodes_grad` are the walk, one function per op. `contract` and `weights` set
-//! up contractions, `planes` what weight gradients read, `depthwise` what is convolved channel by channel, `norm` batch norm, `pool`, `pool_overlap`, `loss` and
-//! `input` what their names say, `begin` keys and the learning rate.
-//! `affine`, `grid`, `gather` and `encode` are the machinery that all of them share, `codes` and `layout` tensors in memory.
+//! up contractions, `planes` what weight gradients read, `depthwise` what is convolved channel by channel, `norm` batch norm,
+//! `pool`, `pool_overlap`, `loss` and `input` what their names say, `begin` keys and the learning rate.
+//! `affine`, `grid`, `gather`, `row_scales` and `encode` are the machinery that all of them share, `codes` and `layout` tensors
+//! in memory.
 //!
 //! # How a value stays pending
 //!
