@@ -84,9 +84,9 @@ fn in_a_chain_noise_taken_as_signal_is_a_product() {
 #[test]
 fn noise_of_weight_gradients_is_the_sum_of_what_each_quantizer_makes_alone() {
     let mut of_width = vec![];
-    for (gbits, tolerance) in [(8, 0.1), (6, 0.1), (4, 0.25)] {
+    for (gbits, per, tolerance) in [(8, "tensor", 0.1), (6, "tensor", 0.1), (4, "row", 0.25)] {
         let Start { module, params, image, labels, .. } =
-            start("resnet8.fqt", &format!("--batch 4 --gbits {gbits}"));
+            start("resnet8.fqt", &format!("--batch 4 --gbits {gbits} gradients.per={per}"));
         let layers = elements(&module);
         assert_eq!((layers[0], layers[layers.len() - 1]), (("conv1", 32 * 32 * 16), ("linear1", 10)));
         let paths: Vec<&str> = layers.iter().map(|(path, _)| *path).collect();
