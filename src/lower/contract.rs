@@ -132,8 +132,7 @@ impl Work {
         }
         let weights = weights.transposed.expect("packed where a data gradient is live");
         let zero = gradient.nhwc.expect("a data gradient reads codes in NHWC").zero;
-        let bits = zero.ilog2() + 1;
-        let init = gradient_corrections(cx, path, conv, weights, bits);
+        let init = gradient_corrections(cx, path, conv, weights, zero);
         Work::GradInput { gradient, weights, init }
     }
 
@@ -662,8 +661,8 @@ fn forward_correction(
 }
 
 /// What the biased gradient codes add to a data gradient, for each pair of parities.
-fn gradient_corrections(cx: &mut Cx, path: &str, conv: Conv, weights: BufferId, bits: u32) -> Vec<BufferId> {
-    let bias = 1i64 << (bits - 1);
+fn gradient_corrections(cx: &mut Cx, path: &str, conv: Conv, weights: BufferId, zero: i32) -> Vec<BufferId> {
+    let bias = i64::from(zero);
     let a = cx.table(format!("four_{bias}"), DType::U8, vec![bias; 4]);
     let (taps, groups) = (conv.taps() as i64, conv.out_groups() as i64);
     let tap = groups * 64;

@@ -104,21 +104,23 @@ fn emit_row(kx: &mut Kx, value: &Affine, encodings: &[Encoding], shared: &[Optio
     let keys: Vec<_> = encodings.iter().map(|e| e.key(kx)).collect();
     let own = row_scales(kx, value, encodings, at);
     let scales: Vec<_> = shared.iter().zip(own).map(|(shared, own)| shared.or(own)).collect();
-    let prepared: Vec<_> = encodings.iter().map(|e| e.fixed.prepare(kx, &at.block)).collect();
-    let shifts: Vec<_> = encodings.iter().map(|e| kx.scalar(e.fixed.shift)).collect();
+    // What rows have scales of is fixed point already.
+    let grids: Vec<_> = encodings
+        .iter()
+        .map(|e| e.rows().is_none().then(|| (e.fixed.prepare(kx, &at.block), kx.scalar(e.fixed.shift))))
+        .collect();
+    let computed = grids.iter().any(Option::is_some);
     kx.for_(value.shape.w, |kx, x| {
         let at = At { x: Coord::index(x), ..at.clone() };
-        let sources: Vec<Value> = match encodings.iter().all(|e| e.rows().is_some()) {
-            true => vec![],
-            false => value.terms.iter().map(|t| t.source.load(kx, &at)).collect(),
-        };
+        let terms = if computed { &value.terms[..] } else { &[] };
+        let sources: Vec<Value> = terms.iter().map(|t| t.source.load(kx, &at)).collect();
         for (i, e) in encodings.iter().enumerate() {
-            if let Some(rows) = e.rows() {
+            if let Some((prepared, shift)) = &grids[i] {
+                let u = e.fixed.apply(kx, prepared, &sources);
+                e.store(kx, u, *shift, keys[i], &at, value.shape);
+            } else if let Some(rows) = e.rows() {
                 let v = rows.value(kx, &at);
                 e.store_gradient(kx, v, (keys[i], scales[i]), &at, value.shape);
-            } else {
-                let u = e.fixed.apply(kx, &prepared[i], &sources);
-                e.store(kx, u, shifts[i], keys[i], &at, value.shape);
             }
         }
     });

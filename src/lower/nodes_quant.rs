@@ -16,7 +16,7 @@ use crate::diag::Diagnostic;
 use crate::ir::{Node, Scheme, Value};
 use crate::kernel::{BufferId, DType, Range};
 use crate::quant;
-use crate::types::{int, real, word};
+use crate::types::{int, word};
 use fqt_runtime::program::MetricKind;
 
 impl Lowering<'_> {
@@ -198,10 +198,7 @@ impl Lowering<'_> {
             fraction_bits: fraction_bits(bits) as i64,
             max_shift: 30 - bits as i64,
         };
-        let fraction = match word(&scheme.params, "range") {
-            "clip" if !rows => real(&scheme.params, "fraction"),
-            _ => 1.0,
-        };
+        let fraction = if rows { 1.0 } else { quant::covered(&scheme.params) };
         let bound = rule(Step::Bound { per_channel, fraction });
         match word(&scheme.params, "range") {
             "max" => {

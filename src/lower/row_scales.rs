@@ -60,7 +60,7 @@ impl RowScales {
         let below = Range::new((1 << FRACTION) - 1, (1 << (16 - bits)) - 1);
         Some(RowScales {
             bits,
-            covered: quant::row_part(params),
+            covered: quant::covered(params),
             values: buffer("values", DType::I16, &[items, length, 16], Range::new(-limit, limit)),
             length,
             largest: buffer("largest", DType::I16, &[items, 16], Range::new(0, limit)),

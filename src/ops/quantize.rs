@@ -79,10 +79,10 @@ impl<'a> Grid<'a> {
         }
         let range = |granule: usize| match learned {
             Some(clip) => clip.data[0],
-            None => cx
-                .quantization
-                .range(cx.node, granule)
-                .unwrap_or_else(|| quantizer.range_f64(largest[granule], params)),
+            None => cx.quantization.range(cx.node, granule).unwrap_or_else(|| match granules.row {
+                Some(_) => largest[granule],
+                None => quantizer.range_f64(largest[granule], params),
+            }),
         };
         let finest = if granules.row.is_some() { levels.hi << quant::row_shifts(params) } else { levels.hi };
         let scales: Vec<f64> = (0..granules.count).map(|granule| range(granule) / finest as f64).collect();
@@ -116,7 +116,7 @@ fn row_shifts(granules: &Granules, params: &Attrs, levels: Levels, x: &Tensor, f
         largest.resize(largest.len().max(row + 1), 0.0f64);
         largest[row] = largest[row].max(x.abs());
     }
-    let covered = quant::row_part(params);
+    let covered = quant::covered(params);
     let shift = |largest: f64| {
         let fits = |&k: &u32| f64::from(1u32 << k) * levels.hi as f64 * finest >= largest * covered;
         (0..quant::row_shifts(params)).find(fits).unwrap_or(quant::row_shifts(params))

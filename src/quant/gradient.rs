@@ -8,7 +8,7 @@
 //! Symmetric codes without −2^(bits−1), so that the rounding noise is unbiased on both sides.
 
 use super::{Levels, Quantizer, Role, bits_param, per_param};
-use crate::types::{Attrs, Kind, Literal, ParamSpec, real, word};
+use crate::types::{Attrs, Kind, Literal, ParamSpec};
 
 /// Rounds fixed point with `fraction` bits (first argument) to an integer, with the element's random bits.
 type Round = fn(fixed: i64, random: u16, fraction: u32) -> i64;
@@ -82,9 +82,7 @@ impl Quantizer for Gradient {
     }
 
     fn range_f64(&self, largest: f64, params: &Attrs) -> f64 {
-        // Of rows, each is clipped by itself.
-        let clips = word(params, "range") == "clip" && !super::per_row(params);
-        if clips { largest * real(params, "fraction") } else { largest }
+        largest * super::covered(params)
     }
 
     fn encode_f64(&self, scaled: f64, random: u16, bits: u32, levels: Levels) -> i64 {

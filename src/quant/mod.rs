@@ -169,8 +169,8 @@ pub fn row_shifts(params: &Attrs) -> u32 {
     STORED_BITS - bits(params)
 }
 
-/// Part of a row's largest value that its codes cover.
-pub fn row_part(params: &Attrs) -> f64 {
+/// Part of a granule's largest value that its codes cover: of rows, each is clipped by itself, and not the tensor.
+pub fn covered(params: &Attrs) -> f64 {
     if word(params, "range") == "clip" { real(params, "fraction") } else { 1.0 }
 }
 

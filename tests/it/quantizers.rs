@@ -194,3 +194,27 @@ fn rows_have_shifted_steps() {
     let codes = &node(&module, last, &[&value], &Rounding::default())[0];
     assert_eq!(codes.data, [96.0, 3.0, 32.0, -1.0, -16.0, 0.0, 8.0, 0.0]);
 }
+
+/// Columns of single pixels have the tensor's scale, and so its clip.
+#[test]
+fn columns_of_single_pixels_are_clipped_as_a_tensor() {
+    let mut module = modules::empty("columns", 1, [2, 2, 1], "stochastic");
+    let given = [
+        ("per", Attr::Word("row".into())),
+        ("range", Attr::Word("clip".into())),
+        ("fraction", Attr::Real(0.5)),
+        ("bits", Attr::Int(3)),
+    ];
+    modules::rule(&mut module, Role::Gradients, fqtc::ir::Layers::All, "by_row", "nearest", &given);
+    let x = module.param("x", "x", TensorType::real([1, 2, 1, 1]), Init::Constant(0.0));
+    let attrs = modules::attrs(&[
+        ("scheme", Attr::Scheme("by_row".into())),
+        ("signed", Attr::Bool(true)),
+        ("stream", Attr::Int(1)),
+    ]);
+    ops::append(&mut module, "quantize", &[x], attrs, "x", None).unwrap();
+    let last = module.nodes.last().unwrap();
+    let value = Tensor::new([1, 2, 1, 1], vec![12.0, 5.0]);
+    let codes = &node(&module, last, &[&value], &Rounding::default())[0];
+    assert_eq!(codes.data, [6.0, 6.0]);
+}
