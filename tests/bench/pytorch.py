@@ -27,6 +27,7 @@ parser.add_argument("--lr", type=float, default=0.1, help="peak learning rate")
 parser.add_argument("--momentum", type=float, default=0.9)
 parser.add_argument("--weight-decay", type=float, default=1e-4, help="on the weights of convolutions and of the linear layer only")
 parser.add_argument("--dtype", choices=["fp32", "bf16", "fakequant"], default="fp32", help="bf16: autocast over fp32 weights; fakequant: fp32 that imitates integers")
+parser.add_argument("--compile", action="store_true", help="torch.compile the training step; needs a C++ compiler")
 fake = parser.add_argument_group("fake quantization")
 fake.add_argument("--w-bits", type=int, default=8)
 fake.add_argument("--a-bits", type=int, default=8)
@@ -282,9 +283,10 @@ def bench(model):
     x = torch.randn(args.batch, *((1, 28, 28) if args.network == "lenet5" else (3, 32, 32))).contiguous(memory_format=torch.channels_last)
     y = torch.randint(0, 10, (args.batch,))
     optimizer, times = make_optimizer(model), []
+    run = torch.compile(model) if args.compile else model
     for i in range(args.warm_up + args.steps):
         begin = time.perf_counter()
-        step(model, optimizer, x, y)
+        step(run, optimizer, x, y)
         if i >= args.warm_up:
             times.append(time.perf_counter() - begin)
     median = statistics.median(times)
@@ -335,6 +337,7 @@ def train(model, folder):
     padded[:, :, 4 : 4 + size, 4 : 4 + size] = images
     windows = padded.unfold(2, size, 1).unfold(3, size, 1)
     optimizer, steps_per_epoch = make_optimizer(model), len(images) // args.batch
+    run = torch.compile(model) if args.compile else model
     for epoch in range(args.epochs):
         order, begin, losses, correct = torch.randperm(len(images)), time.perf_counter(), [], 0
         for i in range(steps_per_epoch):
@@ -346,7 +349,7 @@ def train(model, folder):
             if not (args.no_augment or args.no_flip):
                 x = torch.where(torch.randint(0, 2, (args.batch, 1, 1, 1), dtype=torch.bool), x.flip(3), x)
             x = ((x.float() - mean) / 64).contiguous(memory_format=torch.channels_last)
-            logits, loss = step(model, optimizer, x, labels[pick])
+            logits, loss = step(run, optimizer, x, labels[pick])
             losses.append(float(loss.detach()))
             correct += int((logits.argmax(1) == labels[pick]).sum())
         seconds, seen = time.perf_counter() - begin, steps_per_epoch * args.batch
