@@ -265,12 +265,19 @@ impl Encoding<'_> {
         &self,
         kx: &mut Kx,
         v: Value,
-        by: (Option<Value>, Option<RowScale>),
+        (key, row): (Option<Value>, Option<RowScale>),
         at: &At,
         shape: Shape,
     ) {
         let Output::Gradient { bits, rounding, nhwc, blocked, sums, .. } = &self.output else { return };
-        let code = round(kx, v, *bits, *rounding, by, at, shape);
+        let code = match row {
+            None => round(kx, v, *bits, *rounding, key, at, shape),
+            Some(row) => {
+                let v = row.scaled(kx, v);
+                let code = round(kx, v, row.bits(), *rounding, key, at, shape);
+                row.stored(kx, code)
+            }
+        };
         if let Some(sums) = sums {
             let address = partial(kx, *sums, at, shape);
             kx.acc64(address, code);
@@ -371,7 +378,7 @@ fn round(
     v: Value,
     bits: u32,
     rounding: Rounding,
-    (key, row): (Option<Value>, Option<RowScale>),
+    key: Option<Value>,
     at: &At,
     shape: Shape,
 ) -> Value {
@@ -387,24 +394,14 @@ fn round(
                 offset += coord.offset * stride;
             }
             let r = kx.random(key, &terms, offset);
-            let mask = match row {
-                Some(row) => row.below,
-                None => kx.splat_const(DType::I16, (1 << f) - 1),
-            };
+            let mask = kx.splat_const(DType::I16, (1 << f) - 1);
             kx.and(r, mask)
         }
         (Rounding::PseudoStochastic, _) => return pseudo_stochastic(kx, v, bits),
-        _ => match row {
-            Some(row) => row.half(kx),
-            None => kx.splat_const(DType::I16, 1 << (f - 1)),
-        },
+        _ => kx.splat_const(DType::I16, 1 << (f - 1)),
     };
     let v = kx.add(v, random);
-    let code = kx.shift_right(v, f);
-    match row {
-        Some(row) => row.coarse(kx, code),
-        None => code,
-    }
+    kx.shift_right(v, f)
 }
 
 /// On magnitudes, up iff the upper half of the fraction exceeds the lower half. Added to the two's complement instead,

@@ -1,19 +1,19 @@
-//! Scales of rows: each row of a channel of an image has a power of two times the finest step of the tensor; where an image
-//! is one pixel, its channels share one.
+//! Scales of rows: each row of a channel of an image has a small multiple of the tensor's finest step as its own; where an
+//! image is one pixel, its channels share one.
 //!
 //! With few bits the noise of a code follows the largest value of its granule, and gradients of images that are learned
-//! already are far below those of the worst. A row takes the smallest shift k whose largest code reaches its largest
-//! value (times the scheme's fraction). The stored code is the code of so many bits shifted left by k: a byte holds it,
-//! sums over rows stay those of one scale, and no contraction needs to know. The row's values are kept as fixed point
-//! while its largest is found, so that nothing is computed twice.
+//! already are far below those of the worst. A row takes the smallest multiplier m whose largest code reaches its largest
+//! value (times the scheme's fraction). What is stored is the code times m: a byte holds it, sums over rows stay those of
+//! one scale, and no contraction needs to know. The row's values are kept as fixed point while its largest is found, so
+//! that nothing is computed twice; times 1/m, they are what every rounding rule expects.
 
 use super::cx::{At, Cx, Kx, Shape};
 use super::encode::gradient_levels;
 use crate::kernel::{Address, BufferId, DType, Range, Value};
-use crate::quant::{self, STORED_BITS};
+use crate::quant::{self, STORED_BITS, row_point};
 use crate::types::Attrs;
 
-/// Bits below a stored code while it is rounded.
+/// Bits below a stored code of the values that are kept.
 const FRACTION: u32 = 16 - STORED_BITS;
 
 /// Where the values and the scale of the current row are kept; every buffer has a part for each item.
@@ -29,20 +29,19 @@ pub(super) struct RowScales {
     largest: BufferId,
     /// Of the channels together, where they share a scale: `[items]` I64.
     common: Option<BufferId>,
-    /// 2^(8+k) − 1: the bits below the last bit of a code, `[items][16]` I16.
-    below: BufferId,
+    /// The multipliers, `[items][16]` I16.
+    multiplier: BufferId,
+    /// Their [`quant::row_reciprocal`]s, `[items][16]` I16.
+    reciprocal: BufferId,
 }
 
 /// A row's scale in a loop over its pixels, by lanes.
 #[derive(Clone, Copy)]
 pub(super) struct RowScale {
-    /// The bits below the last bit of a code.
-    pub(super) below: Value,
-    /// All other bits of a stored code.
-    keep: Value,
-    /// Largest stored code and its negative.
-    most: Value,
-    least: Value,
+    bits: u32,
+    multiplier: Value,
+    /// Pairs of the reciprocal and of what rounds its product.
+    reciprocal: Value,
 }
 
 impl RowScales {
@@ -57,7 +56,6 @@ impl RowScales {
         let mut buffer = |name: &str, dtype, extents: &[u32], range| {
             cx.temp(format!("{path}.row_{name}"), dtype, extents, range)
         };
-        let below = Range::new((1 << FRACTION) - 1, (1 << (16 - bits)) - 1);
         Some(RowScales {
             bits,
             covered: quant::covered(params),
@@ -65,7 +63,13 @@ impl RowScales {
             length,
             largest: buffer("largest", DType::I16, &[items, 16], Range::new(0, limit)),
             common: shared.then(|| buffer("common", DType::I64, &[items], Range::new(0, limit))),
-            below: buffer("below", DType::I16, &[items, 16], below),
+            multiplier: buffer(
+                "multiplier",
+                DType::I16,
+                &[items, 16],
+                Range::new(1, 1 << (STORED_BITS - bits)),
+            ),
+            reciprocal: buffer("reciprocal", DType::I16, &[items, 16], Range::new(1, 1 << 14)),
         })
     }
 
@@ -135,48 +139,57 @@ impl RowScales {
         kx.splat(DType::I16, largest)
     }
 
-    /// The smallest shift that covers what the row has.
+    /// The smallest multiplier that covers what the row has.
     pub(super) fn choose(&self, kx: &mut Kx) -> RowScale {
         let largest = self.seen(kx);
-        let mut below = kx.splat_const(DType::I16, (1 << FRACTION) - 1);
-        for k in 0..STORED_BITS - self.bits {
-            let covered = f64::from(gradient_levels(self.bits) << (FRACTION + k)) / self.covered;
+        let splat = |kx: &mut Kx, v: i32| kx.splat_const(DType::I16, v);
+        let reciprocal_of = |m: u32| quant::row_reciprocal(m) as i32;
+        let multipliers = quant::row_multipliers(self.bits);
+        let (mut multiplier, mut reciprocal) = (splat(kx, 1), splat(kx, reciprocal_of(1)));
+        for pair in multipliers.windows(2) {
+            let covered = f64::from((gradient_levels(self.bits) * pair[0] as i32) << FRACTION) / self.covered;
             if covered >= f64::from(self.limit()) {
                 break;
             }
-            let covered = kx.splat_const(DType::I16, covered as i32);
+            let covered = splat(kx, covered as i32);
             let beyond = kx.lt(covered, largest);
-            let more = kx.splat_const(DType::I16, (2 << (FRACTION + k)) - 1);
-            below = kx.select(beyond, more, below);
+            let (m, r) = (splat(kx, pair[1] as i32), splat(kx, reciprocal_of(pair[1])));
+            multiplier = kx.select(beyond, m, multiplier);
+            reciprocal = kx.select(beyond, r, reciprocal);
         }
-        // Through memory, where its range is known.
-        let at = Self::lanes(kx, self.below);
-        kx.store(at.clone(), below);
-        let below = kx.load(at);
-        let low = kx.shift_right(below, FRACTION as u8);
-        let (ones, one, zero) =
-            (kx.splat_const(DType::I16, -1), kx.splat_const(DType::I16, 1), kx.splat_const(DType::I16, 0));
-        let levels = kx.splat_const(DType::I16, gradient_levels(self.bits));
-        let keep = kx.xor(low, ones);
-        let steps = kx.add(low, one);
-        let most = kx.mul(steps, levels);
-        let least = kx.sub(zero, most);
-        RowScale { below, keep, most, least }
+        // Through memory, where their ranges are known.
+        let through = |kx: &mut Kx, buffer: BufferId, v: Value| {
+            let at = Self::lanes(kx, buffer);
+            kx.store(at.clone(), v);
+            kx.load(at)
+        };
+        let multiplier = through(kx, self.multiplier, multiplier);
+        let reciprocal = through(kx, self.reciprocal, reciprocal);
+        let half = splat(kx, 1 << (row_point(self.bits) - 1));
+        let reciprocal = kx.pair(reciprocal, half);
+        RowScale { bits: self.bits, multiplier, reciprocal }
     }
 }
 
 impl RowScale {
-    /// Half of the last bit of a code.
-    pub(super) fn half(self, kx: &mut Kx) -> Value {
-        let one = kx.splat_const(DType::I16, 1);
-        let v = kx.shift_right(self.below, 1);
-        kx.add(v, one)
+    /// Bits of a code before it is multiplied.
+    pub(super) fn bits(self) -> u32 {
+        self.bits
     }
 
-    /// A stored code from one with all bits: without the bits that are not there, and within the range.
-    pub(super) fn coarse(self, kx: &mut Kx, code: Value) -> Value {
-        let code = kx.and(code, self.keep);
-        let code = kx.min(code, self.most);
-        kx.max(code, self.least)
+    /// A value that was kept, in units of the row's codes: fixed point with 16 − bits fraction bits, within the levels.
+    pub(super) fn scaled(self, kx: &mut Kx, v: Value) -> Value {
+        let one = kx.splat_const(DType::I16, 1);
+        let v = kx.pair(v, one);
+        let v = kx.dot2(v, self.reciprocal);
+        let v = kx.shift_right(v, row_point(self.bits) as u8);
+        let v = kx.narrow(DType::I16, v);
+        let limit = RowScales::limit_of(self.bits);
+        kx.clamp(v, -limit, limit)
+    }
+
+    /// The stored code.
+    pub(super) fn stored(self, kx: &mut Kx, code: Value) -> Value {
+        kx.mul(code, self.multiplier)
     }
 }

@@ -27,8 +27,8 @@ pub(super) struct Grid<'a> {
     pub(super) levels: Levels,
     scales: Vec<f64>,
     granules: Granules,
-    /// With a scale for each row: the shift of each, log2 of its step in finest steps.
-    shifts: Vec<u32>,
+    /// With a scale for each row: the step of each in finest steps.
+    multipliers: Vec<u32>,
 }
 
 /// Which granule an element belongs to.
@@ -84,16 +84,18 @@ impl<'a> Grid<'a> {
                 None => quantizer.range_f64(largest[granule], params),
             }),
         };
-        let finest = if granules.row.is_some() { levels.hi << quant::row_shifts(params) } else { levels.hi };
+        let finest =
+            if granules.row.is_some() { levels.hi << (quant::STORED_BITS - bits) } else { levels.hi };
         let scales: Vec<f64> = (0..granules.count).map(|granule| range(granule) / finest as f64).collect();
-        let shifts = granules.row.map_or(vec![], |_| row_shifts(&granules, params, levels, x, scales[0]));
-        Grid { quantizer, params, bits, levels, scales, granules, shifts }
+        let multipliers =
+            granules.row.map_or(vec![], |_| row_multipliers(&granules, params, levels, x, scales[0]));
+        Grid { quantizer, params, bits, levels, scales, granules, multipliers }
     }
 
     /// The scale of an element.
     pub(super) fn scale(&self, element: usize) -> f64 {
-        let shift = self.granules.row(element).map_or(0, |row| self.shifts[row]);
-        self.scales[self.granules.of(element)] * f64::from(1u32 << shift)
+        let multiplier = self.granules.row(element).map_or(1, |row| self.multipliers[row]);
+        self.scales[self.granules.of(element)] * f64::from(multiplier)
     }
 
     /// The element in units of its scale; 0 where the scale is 0.
@@ -101,15 +103,10 @@ impl<'a> Grid<'a> {
         let scale = self.scale(element);
         if scale > 0.0 { x / scale } else { 0.0 }
     }
-
-    /// 16 less the bits that rounding sees below a code: the width of the code, or of a stored code above its shift.
-    fn width(&self, element: usize) -> u32 {
-        self.granules.row(element).map_or(self.bits, |row| quant::STORED_BITS - self.shifts[row])
-    }
 }
 
-/// The smallest shift of each row whose largest code reaches the part of the row's largest value that is covered.
-fn row_shifts(granules: &Granules, params: &Attrs, levels: Levels, x: &Tensor, finest: f64) -> Vec<u32> {
+/// The smallest multiplier of each row whose largest code reaches the part of the row's largest value that is covered.
+fn row_multipliers(granules: &Granules, params: &Attrs, levels: Levels, x: &Tensor, finest: f64) -> Vec<u32> {
     let mut largest = vec![];
     for (index, x) in x.data.iter().enumerate() {
         let row = granules.row(index).expect("called where rows have scales");
@@ -117,11 +114,12 @@ fn row_shifts(granules: &Granules, params: &Attrs, levels: Levels, x: &Tensor, f
         largest[row] = largest[row].max(x.abs());
     }
     let covered = quant::covered(params);
-    let shift = |largest: f64| {
-        let fits = |&k: &u32| f64::from(1u32 << k) * levels.hi as f64 * finest >= largest * covered;
-        (0..quant::row_shifts(params)).find(fits).unwrap_or(quant::row_shifts(params))
+    let multipliers = quant::row_multipliers(quant::bits(params));
+    let multiplier = |largest: f64| {
+        let fits = |&m: &u32| f64::from(m) * levels.hi as f64 * finest >= largest * covered;
+        multipliers.iter().copied().find(fits).unwrap_or(multipliers[multipliers.len() - 1])
     };
-    largest.into_iter().map(shift).collect()
+    largest.into_iter().map(multiplier).collect()
 }
 
 impl Op for Quantize {
@@ -159,7 +157,7 @@ impl Op for Quantize {
             let (scale, scaled) = (grid.scale(index), grid.scaled(index, *y));
             if cx.quantization.rounds() {
                 let random = cx.quantization.random(cx.node, &x.shape, index);
-                *y = grid.quantizer.encode_f64(scaled, random, grid.width(index), grid.levels) as f64 * scale;
+                *y = grid.quantizer.encode_f64(scaled, random, grid.bits, grid.levels) as f64 * scale;
             } else if grid.quantizer.slope(scaled, grid.levels).x == 0.0 {
                 *y = scaled.clamp(grid.levels.lo as f64, grid.levels.hi as f64) * scale;
             }

@@ -4,7 +4,7 @@
 //! removes the fraction. Range rules: `max`, the largest magnitude, by a pass of its own; `bound`, a bound on it from
 //! channel sums and extremes that the kernels have anyway (1.0 to 1.2 of the maximum); `clip`, that bound times `fraction`,
 //! beyond which codes saturate; `hindsight`, a running maximum of earlier steps.
-//! A row of a channel has a power of two below the tensor's range as its own, and `clip` means the row's largest value.
+//! A row of a channel has its own range, of a few below the tensor's, and `clip` means the row's largest value.
 //! Symmetric codes without −2^(bits−1), so that the rounding noise is unbiased on both sides.
 
 use super::{Levels, Quantizer, Role, bits_param, per_param};

@@ -88,8 +88,8 @@ struct Encoded<'a> {
     fixed: Tensor,
     /// The step of each channel.
     steps: Vec<f64>,
-    /// The shift of each element's row.
-    shifts: Vec<u32>,
+    /// The step of each element's row in steps of the grid; `None` where rows have none of their own.
+    multipliers: Option<Vec<u32>>,
 }
 
 impl Encoded<'_> {
@@ -142,16 +142,16 @@ fn encoded<'a>(step: &'a Step, node: &Node) -> Encoded<'a> {
     };
     let n = gradient.data.len();
     let fixed = Tensor::new(shape.clone(), (0..n).map(fixed).collect());
-    let (levels, shifts) = match step.has_row_scales(node) {
-        true => row_shifts(&fixed, &scheme.params),
-        false => (quant::Levels::symmetric(bits), vec![0; n]),
+    let (levels, multipliers) = match step.has_row_scales(node) {
+        true => row_multipliers(&fixed, &scheme.params),
+        false => (quant::Levels::symmetric(bits), None),
     };
     Encoded {
         levels,
         scaled: times(&gradient, &inverse),
         errors: Tensor::new(shape, (0..n).map(errors).collect()),
         fixed,
-        shifts,
+        multipliers,
         encoding,
         scheme,
         bits,
@@ -159,23 +159,33 @@ fn encoded<'a>(step: &'a Step, node: &Node) -> Encoded<'a> {
     }
 }
 
-/// The levels of stored codes, and by how much each row's codes are shifted: no more than its largest value needs.
-fn row_shifts(fixed: &Tensor, params: &Attrs) -> (quant::Levels, Vec<u32>) {
-    let most = quant::STORED_BITS - quant::bits(params);
+/// The levels of stored codes, and what each row multiplies its codes by: 2^k or 3·2^k, no more than its largest value needs.
+fn row_multipliers(fixed: &Tensor, params: &Attrs) -> (quant::Levels, Option<Vec<u32>>) {
+    let most = 1 << (quant::STORED_BITS - quant::bits(params));
     let hi = quant::Levels::symmetric(quant::bits(params)).hi;
     let part = if word(params, "range") == "clip" { real(params, "fraction") } else { 1.0 };
     let channels = *fixed.shape.last().unwrap() as usize;
     let pixels = if fixed.shape.len() == 4 { fixed.shape[2] as usize } else { 1 };
     // Channels of single pixels share a scale.
     let (row, apart) = (pixels * channels, if pixels == 1 { 1 } else { channels });
-    let limit = (hi << most) as f64;
-    let shift = |i: usize| {
+    let limit = (hi * most) as f64;
+    let multiplier = |i: usize| {
         let of_row = fixed.data[i / row * row..][..row].iter().skip(i % apart).step_by(apart);
         let largest = of_row.fold(0.0f64, |known, v| known.max(v.abs().min(limit)));
-        (0..most).find(|k| largest * part <= (hi << k) as f64).unwrap_or(most)
+        let steps = (0..8).flat_map(|k| [1 << k, 3 << k]).filter(|&m| m <= most);
+        steps.filter(|m| largest * part <= (hi * m) as f64).min().unwrap_or(most) as u32
     };
-    let levels = quant::Levels { lo: -(hi << most), hi: hi << most };
-    (levels, (0..fixed.data.len()).map(shift).collect())
+    let levels = quant::Levels { lo: -hi * most, hi: hi * most };
+    (levels, Some((0..fixed.data.len()).map(multiplier).collect()))
+}
+
+/// A value in steps of the grid with eight bits behind the point in steps of its row, with as many bits as its code leaves
+/// of sixteen: times the reciprocal, rounded at both places.
+fn by_row(fixed: f64, multiplier: u32, bits: u32) -> f64 {
+    let reciprocal = (16384.0 / f64::from(multiplier)).round();
+    let point = f64::from(1u32 << (6 + bits));
+    let unit = f64::from(1u32 << (16 - bits));
+    (fixed * 256.0 * reciprocal / point + 0.5).floor() / unit
 }
 
 /// The gradient of a layer's accumulators (of t, where a norm follows) by the oracle, and what it is computed from: integers,
@@ -239,9 +249,13 @@ fn codes_are_the_rounded_gradients() {
                 );
                 let block = (i / channels * channels.div_ceil(16) + i % channels / 16) as u32;
                 let bits = random::block(key, block)[i % channels % 16];
-                let by = f64::from(1u32 << e.shifts[i]);
-                let levels = quant::Levels::symmetric(quant::bits(&e.scheme.params));
-                let code = quantizer.encode_f64(fixed / by, bits, e.bits - e.shifts[i], levels) as f64 * by;
+                let width = quant::bits(&e.scheme.params);
+                let (scaled, by) = match &e.multipliers {
+                    Some(of_rows) => (by_row(fixed, of_rows[i], width), f64::from(of_rows[i])),
+                    None => (fixed, 1.0),
+                };
+                let levels = quant::Levels::symmetric(width);
+                let code = quantizer.encode_f64(scaled, bits, width, levels) as f64 * by;
                 for codes in &written {
                     assert_eq!(codes.data[i], code, "{what}: code {i} from {fixed}");
                 }
@@ -300,7 +314,7 @@ fn ranges_follow_their_rules() {
                     }
                     "max" if e.floored(step, granule) => assert!(largest <= hi + 4.0 * off, "{what}"),
                     "max" => close(&what, largest, hi, 4.0 * off),
-                    "clip" if e.shifts.iter().any(|&shift| shift > 0) => {
+                    "clip" if e.multipliers.is_some() => {
                         assert!(largest <= hi + off, "{what}: rows are clipped, not the tensor");
                     }
                     "clip" => {

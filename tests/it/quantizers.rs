@@ -175,14 +175,14 @@ fn granules_are_channels() {
     }
 }
 
-/// A row of a channel has the smallest power of two of the tensor's finest step that covers it.
+/// The step of a row of a channel is the smallest that covers it of 2^k and 3·2^k of the tensor's finest steps.
 #[test]
-fn rows_have_shifted_steps() {
+fn rows_have_steps_of_their_own() {
     let mut module = modules::empty("rows", 1, [2, 2, 1], "stochastic");
     let given = [("per", Attr::Word("row".into())), ("bits", Attr::Int(3))];
     modules::rule(&mut module, Role::Gradients, fqtc::ir::Layers::All, "by_row", "nearest", &given);
     let x = module.param("x", "x", TensorType::real([1, 2, 2, 2]), Init::Constant(0.0));
-    // Three codes on either side, shifted by up to five: the largest value is 96 finest steps.
+    // Three codes on either side, times up to 32: the largest value is 96 finest steps. Of the second row 13 takes 6.
     let value = Tensor::new([1, 2, 2, 2], vec![96.0, 2.8, 31.0, -1.2, -13.0, 0.0, 6.5, 0.2]);
     let attrs = modules::attrs(&[
         ("scheme", Attr::Scheme("by_row".into())),
@@ -192,7 +192,7 @@ fn rows_have_shifted_steps() {
     ops::append(&mut module, "quantize", &[x], attrs, "x", None).unwrap();
     let last = module.nodes.last().unwrap();
     let codes = &node(&module, last, &[&value], &Rounding::default())[0];
-    assert_eq!(codes.data, [96.0, 3.0, 32.0, -1.0, -16.0, 0.0, 8.0, 0.0]);
+    assert_eq!(codes.data, [96.0, 3.0, 32.0, -1.0, -12.0, 0.0, 6.0, 0.0]);
 }
 
 /// Columns of single pixels have the tensor's scale, and so its clip.
