@@ -110,7 +110,8 @@ impl Lowering<'_> {
         let path = format!("{}.gradient{number}", node.path);
         let rows = RowScales::new(&mut self.cx, &path, &scheme.params, shape);
         let bits = if rows.is_some() { quant::STORED_BITS } else { quant::bits(&scheme.params) };
-        let largest_code = rows.map_or(gradient_levels(bits), |rows| rows.largest_code());
+        let steps = rows.map_or(gradient_levels(bits), |rows| rows.steps());
+        let largest_code = rows.map_or(steps, |rows| rows.largest_code());
         let reads = |op: &str| {
             let readers = self.readers.get(&node.results[0]).into_iter().flatten();
             readers.map(|&i| &self.module.nodes[i].op).any(|o| o.ends_with(op))
@@ -123,7 +124,7 @@ impl Lowering<'_> {
             _ => Rounding::Nearest,
         };
         let Ranged { grid: Grid { fixed, step }, hindsight } =
-            self.gradient_grid(&path, affine, &scheme, (bits, largest_code, rows.is_some()), by_input)?;
+            self.gradient_grid(&path, affine, &scheme, (bits, steps, rows.is_some()), by_input)?;
         let grid_step = step;
         let step = if by_step { self.by_accumulator(&path, step, layer) } else { step };
         let nhwc = (by_input || conv.depthwise).then(|| {

@@ -2,10 +2,11 @@
 //! image is one pixel, its channels share one.
 //!
 //! With few bits the noise of a code follows the largest value of its granule, and gradients of images that are learned
-//! already are far below those of the worst. A row takes the smallest multiplier m whose largest code reaches its largest
-//! value (times the scheme's fraction). What is stored is the code times m: a byte holds it, sums over rows stay those of
-//! one scale, and no contraction needs to know. The row's values are kept as fixed point while its largest is found, so
-//! that nothing is computed twice; times 1/m, they are what every rounding rule expects.
+//! already are far below those of the worst. A row takes the smallest multiplier m whose codes reach its values (times the
+//! scheme's fraction). Codes are all of two's complement's, −2^(bits−1) to 2^(bits−1) − 1; so that the longer side serves
+//! the larger values, m is negative where those are positive. What is stored is the code times m: a byte holds it, sums
+//! over rows stay those of one scale, and no contraction needs to know. The row's values are kept as fixed point while its
+//! extremes are found, so that nothing is computed twice; times 1/m, they are what every rounding rule expects.
 
 use super::cx::{At, Cx, Kx, Shape};
 use super::encode::gradient_levels;
@@ -20,13 +21,14 @@ const FRACTION: u32 = 16 - STORED_BITS;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RowScales {
     bits: u32,
-    /// Part of a row's largest value that its codes cover.
+    /// Part of a row's extremes that its codes cover.
     covered: f64,
     /// The row in fixed point, `[items][pixels or blocks][16]` I16.
     values: BufferId,
     length: u32,
-    /// Largest |value|, `[items][16]` I16.
-    largest: BufferId,
+    /// Largest value, and largest negated one, or zero: `[items][16]` I16.
+    above: BufferId,
+    below: BufferId,
     /// Of the channels together, where they share a scale: `[items]` I64.
     common: Option<BufferId>,
     /// The multipliers, `[items][16]` I16.
@@ -52,6 +54,7 @@ impl RowScales {
         let shared = scales == 1 && shape.h * shape.w == 1;
         let (bits, length) = (quant::bits(params), if shared { shape.blocks() } else { shape.w });
         let limit = Self::limit_of(bits) as i64;
+        let within = |limit: i64| Range::new(-limit, limit);
         let items = shape.items();
         let mut buffer = |name: &str, dtype, extents: &[u32], range| {
             cx.temp(format!("{path}.row_{name}"), dtype, extents, range)
@@ -59,17 +62,13 @@ impl RowScales {
         Some(RowScales {
             bits,
             covered: quant::covered(params),
-            values: buffer("values", DType::I16, &[items, length, 16], Range::new(-limit, limit)),
+            values: buffer("values", DType::I16, &[items, length, 16], within(limit)),
             length,
-            largest: buffer("largest", DType::I16, &[items, 16], Range::new(0, limit)),
-            common: shared.then(|| buffer("common", DType::I64, &[items], Range::new(0, limit))),
-            multiplier: buffer(
-                "multiplier",
-                DType::I16,
-                &[items, 16],
-                Range::new(1, 1 << (STORED_BITS - bits)),
-            ),
-            reciprocal: buffer("reciprocal", DType::I16, &[items, 16], Range::new(1, 1 << 14)),
+            above: buffer("above", DType::I16, &[items, 16], within(limit)),
+            below: buffer("below", DType::I16, &[items, 16], within(limit)),
+            common: shared.then(|| buffer("common", DType::I64, &[items], within(limit))),
+            multiplier: buffer("multiplier", DType::I16, &[items, 16], within(1 << (STORED_BITS - bits))),
+            reciprocal: buffer("reciprocal", DType::I16, &[items, 16], within(1 << 14)),
         })
     }
 
@@ -78,12 +77,23 @@ impl RowScales {
         self.common.is_some()
     }
 
-    /// Largest stored code.
-    pub(super) fn largest_code(&self) -> i32 {
+    /// Finest steps that the range of the tensor has.
+    pub(super) fn steps(&self) -> i32 {
         Self::limit_of(self.bits) >> FRACTION
     }
 
-    /// Largest fixed-point value: the largest code with the largest shift.
+    /// Largest |stored code|: with the largest multiplier codes stop short of −2^(bits−1), as no value is beyond the range.
+    pub(super) fn largest_code(&self) -> i32 {
+        Self::largest_of(self.bits)
+    }
+
+    fn largest_of(bits: u32) -> i32 {
+        let levels = gradient_levels(bits);
+        let stored = |m: &u32| if m >> (STORED_BITS - bits) == 1 { levels } else { levels + 1 } * *m as i32;
+        quant::row_multipliers(bits).iter().map(stored).max().expect("there are multipliers")
+    }
+
+    /// Largest fixed-point value.
     pub(super) fn limit(&self) -> i32 {
         Self::limit_of(self.bits)
     }
@@ -105,16 +115,22 @@ impl RowScales {
 
     /// Starts a row.
     pub(super) fn clear(&self, kx: &mut Kx) {
-        let (to, zero) = (Self::lanes(kx, self.largest), kx.splat_const(DType::I16, 0));
-        kx.store(to, zero);
+        let zero = kx.splat_const(DType::I16, 0);
+        for extreme in [self.above, self.below] {
+            let to = Self::lanes(kx, extreme);
+            kx.store(to, zero);
+        }
     }
 
     /// Keeps a pixel's values, fixed point within `limit`.
     pub(super) fn keep(&self, kx: &mut Kx, at: &At, v: Value) {
-        let (to, size) = (self.value_at(kx, at), kx.abs(v));
+        let (to, zero) = (self.value_at(kx, at), kx.splat_const(DType::I16, 0));
+        let negated = kx.sub(zero, v);
         kx.store(to, v);
-        let largest = Self::lanes(kx, self.largest);
-        kx.max_into(largest, size);
+        for (extreme, v) in [(self.above, v), (self.below, negated)] {
+            let to = Self::lanes(kx, extreme);
+            kx.max_into(to, v);
+        }
     }
 
     /// A pixel's values again.
@@ -123,9 +139,9 @@ impl RowScales {
         kx.load(from)
     }
 
-    /// Largest |value| of the row, in every lane.
-    fn seen(&self, kx: &mut Kx) -> Value {
-        let lanes = Self::lanes(kx, self.largest);
+    /// An extreme of the row, in every lane.
+    fn seen(&self, kx: &mut Kx, extreme: BufferId) -> Value {
+        let lanes = Self::lanes(kx, extreme);
         let Some(common) = self.common else { return kx.load(lanes) };
         let (p, item) = (kx.update(common), kx.item());
         let common = p.at(0).plus(item, 1);
@@ -141,9 +157,10 @@ impl RowScales {
 
     /// The smallest multiplier that covers what the row has.
     pub(super) fn choose(&self, kx: &mut Kx) -> RowScale {
-        let largest = self.seen(kx);
         let splat = |kx: &mut Kx, v: i32| kx.splat_const(DType::I16, v);
         let reciprocal_of = |m: u32| quant::row_reciprocal(m) as i32;
+        let (above, below) = (self.seen(kx, self.above), self.seen(kx, self.below));
+        let needed = self.needed(kx, above, below);
         let multipliers = quant::row_multipliers(self.bits);
         let (mut multiplier, mut reciprocal) = (splat(kx, 1), splat(kx, reciprocal_of(1)));
         for pair in multipliers.windows(2) {
@@ -152,22 +169,32 @@ impl RowScales {
                 break;
             }
             let covered = splat(kx, covered as i32);
-            let beyond = kx.lt(covered, largest);
+            let beyond = kx.lt(covered, needed);
             let (m, r) = (splat(kx, pair[1] as i32), splat(kx, reciprocal_of(pair[1])));
             multiplier = kx.select(beyond, m, multiplier);
             reciprocal = kx.select(beyond, r, reciprocal);
         }
+        let (mirrored, zero) = (kx.lt(below, above), splat(kx, 0));
         // Through memory, where their ranges are known.
-        let through = |kx: &mut Kx, buffer: BufferId, v: Value| {
-            let at = Self::lanes(kx, buffer);
+        let mut through = |buffer: BufferId, v: Value| {
+            let (at, negated) = (Self::lanes(kx, buffer), kx.sub(zero, v));
+            let v = kx.select(mirrored, negated, v);
             kx.store(at.clone(), v);
             kx.load(at)
         };
-        let multiplier = through(kx, self.multiplier, multiplier);
-        let reciprocal = through(kx, self.reciprocal, reciprocal);
+        let (multiplier, reciprocal) =
+            (through(self.multiplier, multiplier), through(self.reciprocal, reciprocal));
         let half = splat(kx, 1 << (row_point(self.bits) - 1));
         let reciprocal = kx.pair(reciprocal, half);
         RowScale { bits: self.bits, multiplier, reciprocal }
+    }
+
+    /// What 2^(bits−1) − 1 steps must reach: the lesser extreme, and of the larger, which has one step more, its part.
+    fn needed(&self, kx: &mut Kx, above: Value, below: Value) -> Value {
+        let (larger, lesser) = (kx.max(above, below), kx.min(above, below));
+        let last = kx.shift_right(larger, (self.bits - 1) as u8);
+        let part = kx.sub(larger, last);
+        kx.max(part, lesser)
     }
 }
 
@@ -177,19 +204,22 @@ impl RowScale {
         self.bits
     }
 
-    /// A value that was kept, in units of the row's codes: fixed point with 16 − bits fraction bits, within the levels.
+    /// A value that was kept, in steps of the row: fixed point with 16 − bits fraction bits, no more than the largest code.
     pub(super) fn scaled(self, kx: &mut Kx, v: Value) -> Value {
         let one = kx.splat_const(DType::I16, 1);
         let v = kx.pair(v, one);
         let v = kx.dot2(v, self.reciprocal);
         let v = kx.shift_right(v, row_point(self.bits) as u8);
+        // Saturated at the smallest code.
         let v = kx.narrow(DType::I16, v);
-        let limit = RowScales::limit_of(self.bits);
-        kx.clamp(v, -limit, limit)
+        let most = kx.splat_const(DType::I16, gradient_levels(self.bits) << (16 - self.bits));
+        kx.min(v, most)
     }
 
     /// The stored code.
     pub(super) fn stored(self, kx: &mut Kx, code: Value) -> Value {
-        kx.mul(code, self.multiplier)
+        let v = kx.mul(code, self.multiplier);
+        let largest = RowScales::largest_of(self.bits);
+        kx.clamp(v, -largest, largest)
     }
 }

@@ -27,8 +27,8 @@ pub(super) struct Grid<'a> {
     pub(super) levels: Levels,
     scales: Vec<f64>,
     granules: Granules,
-    /// With a scale for each row: the step of each in finest steps.
-    multipliers: Vec<u32>,
+    /// With a scale for each row: the step of each in finest steps, negative where codes are those of the negated value.
+    multipliers: Vec<i32>,
 }
 
 /// Which granule an element belongs to.
@@ -70,8 +70,11 @@ impl<'a> Grid<'a> {
         let quantizer = quant::find(&scheme.quantizer).expect("the verifier knows the quantizer");
         let params = &scheme.params;
         let bits = quant::bits(params);
-        let levels = quantizer.levels(bits, flag(&cx.node.attrs, "signed"));
         let granules = Granules::new(params, quantizer.role(), x);
+        let levels = match granules.row {
+            Some(_) => Levels::twos_complement(bits),
+            None => quantizer.levels(bits, flag(&cx.node.attrs, "signed")),
+        };
         let mut largest = vec![0.0f64; granules.count];
         for (index, x) in x.data.iter().enumerate() {
             let granule = &mut largest[granules.of(index)];
@@ -98,28 +101,33 @@ impl<'a> Grid<'a> {
         self.scales[self.granules.of(element)] * f64::from(multiplier)
     }
 
-    /// The element in units of its scale; 0 where the scale is 0.
+    /// The element in units of its scale; 0 where the range is 0.
     pub(super) fn scaled(&self, element: usize, x: f64) -> f64 {
-        let scale = self.scale(element);
-        if scale > 0.0 { x / scale } else { 0.0 }
+        let known = self.scales[self.granules.of(element)] > 0.0;
+        if known { x / self.scale(element) } else { 0.0 }
     }
 }
 
-/// The smallest multiplier of each row whose largest code reaches the part of the row's largest value that is covered.
-fn row_multipliers(granules: &Granules, params: &Attrs, levels: Levels, x: &Tensor, finest: f64) -> Vec<u32> {
-    let mut largest = vec![];
-    for (index, x) in x.data.iter().enumerate() {
+/// The smallest multiplier of each row whose codes reach the covered part of the row's extremes; the smallest code, which
+/// has one step more than the largest, is for the larger of them.
+fn row_multipliers(granules: &Granules, params: &Attrs, levels: Levels, x: &Tensor, finest: f64) -> Vec<i32> {
+    let mut extremes: Vec<(f64, f64)> = vec![];
+    for (index, &x) in x.data.iter().enumerate() {
         let row = granules.row(index).expect("called where rows have scales");
-        largest.resize(largest.len().max(row + 1), 0.0f64);
-        largest[row] = largest[row].max(x.abs());
+        extremes.resize(extremes.len().max(row + 1), (0.0, 0.0));
+        let (below, above) = extremes[row];
+        extremes[row] = (below.max(-x), above.max(x));
     }
     let covered = quant::covered(params);
     let multipliers = quant::row_multipliers(quant::bits(params));
-    let multiplier = |largest: f64| {
-        let fits = |&m: &u32| f64::from(m) * levels.hi as f64 * finest >= largest * covered;
-        multipliers.iter().copied().find(fits).unwrap_or(multipliers[multipliers.len() - 1])
+    let multiplier = |(below, above): (f64, f64)| {
+        let reaches = |m: u32, code: i64, x: f64| f64::from(m) * code as f64 * finest >= x * covered;
+        let fits =
+            |&m: &u32| reaches(m, -levels.lo, below.max(above)) && reaches(m, levels.hi, below.min(above));
+        let m = multipliers.iter().copied().find(fits).unwrap_or(multipliers[multipliers.len() - 1]) as i32;
+        if above > below { -m } else { m }
     };
-    largest.into_iter().map(multiplier).collect()
+    extremes.into_iter().map(multiplier).collect()
 }
 
 impl Op for Quantize {

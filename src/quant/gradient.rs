@@ -5,7 +5,8 @@
 //! channel sums and extremes that the kernels have anyway (1.0 to 1.2 of the maximum); `clip`, that bound times `fraction`,
 //! beyond which codes saturate; `hindsight`, a running maximum of earlier steps.
 //! A row of a channel has its own range, of a few below the tensor's, and `clip` means the row's largest value.
-//! Symmetric codes without −2^(bits−1), so that the rounding noise is unbiased on both sides.
+//! Symmetric codes without −2^(bits−1), so that the rounding noise is unbiased on both sides; but rows use all codes of
+//! two's complement, for the value or its negative, whichever has its larger values on the longer side.
 
 use super::{Levels, Quantizer, Role, bits_param, per_param};
 use crate::types::{Attrs, Kind, Literal, ParamSpec};

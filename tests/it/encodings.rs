@@ -89,7 +89,7 @@ struct Encoded<'a> {
     /// The step of each channel.
     steps: Vec<f64>,
     /// The step of each element's row in steps of the grid; `None` where rows have none of their own.
-    multipliers: Option<Vec<u32>>,
+    multipliers: Option<Vec<i32>>,
 }
 
 impl Encoded<'_> {
@@ -159,8 +159,9 @@ fn encoded<'a>(step: &'a Step, node: &Node) -> Encoded<'a> {
     }
 }
 
-/// The levels of stored codes, and what each row multiplies its codes by: 2^k or 3·2^k, no more than its largest value needs.
-fn row_multipliers(fixed: &Tensor, params: &Attrs) -> (quant::Levels, Option<Vec<u32>>) {
+/// The steps of the tensor's range, and what each row multiplies its codes by: 2^k or 3·2^k, no more than its extremes need,
+/// negative where the larger is positive.
+fn row_multipliers(fixed: &Tensor, params: &Attrs) -> (quant::Levels, Option<Vec<i32>>) {
     let most = 1 << (quant::STORED_BITS - quant::bits(params));
     let hi = quant::Levels::symmetric(quant::bits(params)).hi;
     let part = if word(params, "range") == "clip" { real(params, "fraction") } else { 1.0 };
@@ -170,10 +171,16 @@ fn row_multipliers(fixed: &Tensor, params: &Attrs) -> (quant::Levels, Option<Vec
     let (row, apart) = (pixels * channels, if pixels == 1 { 1 } else { channels });
     let limit = (hi * most) as f64;
     let multiplier = |i: usize| {
-        let of_row = fixed.data[i / row * row..][..row].iter().skip(i % apart).step_by(apart);
-        let largest = of_row.fold(0.0f64, |known, v| known.max(v.abs().min(limit)));
+        let of_row = || fixed.data[i / row * row..][..row].iter().skip(i % apart).step_by(apart);
+        let extreme = |sign: f64| of_row().fold(0.0f64, |known, v| known.max((sign * v).min(limit)));
+        let (above, below) = (extreme(1.0), extreme(-1.0));
         let steps = (0..8).flat_map(|k| [1 << k, 3 << k]).filter(|&m| m <= most);
-        steps.filter(|m| largest * part <= (hi * m) as f64).min().unwrap_or(most) as u32
+        let covered = |m: &i64| {
+            let (short, long) = ((hi * m) as f64, ((hi + 1) * m) as f64);
+            above.min(below) * part <= short && above.max(below) * part <= long
+        };
+        let m = steps.filter(covered).min().unwrap_or(most) as i32;
+        if above > below { -m } else { m }
     };
     let levels = quant::Levels { lo: -hi * most, hi: hi * most };
     (levels, Some((0..fixed.data.len()).map(multiplier).collect()))
@@ -181,7 +188,7 @@ fn row_multipliers(fixed: &Tensor, params: &Attrs) -> (quant::Levels, Option<Vec
 
 /// A value in steps of the grid with eight bits behind the point in steps of its row, with as many bits as its code leaves
 /// of sixteen: times the reciprocal, rounded at both places.
-fn by_row(fixed: f64, multiplier: u32, bits: u32) -> f64 {
+fn by_row(fixed: f64, multiplier: i32, bits: u32) -> f64 {
     let reciprocal = (16384.0 / f64::from(multiplier)).round();
     let point = f64::from(1u32 << (6 + bits));
     let unit = f64::from(1u32 << (16 - bits));
@@ -250,11 +257,13 @@ fn codes_are_the_rounded_gradients() {
                 let block = (i / channels * channels.div_ceil(16) + i % channels / 16) as u32;
                 let bits = random::block(key, block)[i % channels % 16];
                 let width = quant::bits(&e.scheme.params);
-                let (scaled, by) = match &e.multipliers {
-                    Some(of_rows) => (by_row(fixed, of_rows[i], width), f64::from(of_rows[i])),
-                    None => (fixed, 1.0),
+                let (scaled, by, levels) = match &e.multipliers {
+                    Some(of_rows) => {
+                        let levels = quant::Levels::twos_complement(width);
+                        (by_row(fixed, of_rows[i], width), f64::from(of_rows[i]), levels)
+                    }
+                    None => (fixed, 1.0, quant::Levels::symmetric(width)),
                 };
-                let levels = quant::Levels::symmetric(width);
                 let code = quantizer.encode_f64(scaled, bits, width, levels) as f64 * by;
                 for codes in &written {
                     assert_eq!(codes.data[i], code, "{what}: code {i} from {fixed}");

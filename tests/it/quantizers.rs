@@ -175,14 +175,16 @@ fn granules_are_channels() {
     }
 }
 
-/// The step of a row of a channel is the smallest that covers it of 2^k and 3·2^k of the tensor's finest steps.
+/// The step of a row of a channel is the smallest that covers it of 2^k and 3·2^k of the tensor's finest steps; its longer
+/// side serves the larger values.
 #[test]
 fn rows_have_steps_of_their_own() {
     let mut module = modules::empty("rows", 1, [2, 2, 1], "stochastic");
     let given = [("per", Attr::Word("row".into())), ("bits", Attr::Int(3))];
     modules::rule(&mut module, Role::Gradients, fqtc::ir::Layers::All, "by_row", "nearest", &given);
     let x = module.param("x", "x", TensorType::real([1, 2, 2, 2]), Init::Constant(0.0));
-    // Three codes on either side, times up to 32: the largest value is 96 finest steps. Of the second row 13 takes 6.
+    // Three codes on one side, four on the other, times up to 32: the largest value is 96 finest steps. 96 and 31 take 24,
+    // −13 and 6.5 take 4.
     let value = Tensor::new([1, 2, 2, 2], vec![96.0, 2.8, 31.0, -1.2, -13.0, 0.0, 6.5, 0.2]);
     let attrs = modules::attrs(&[
         ("scheme", Attr::Scheme("by_row".into())),
@@ -192,7 +194,7 @@ fn rows_have_steps_of_their_own() {
     ops::append(&mut module, "quantize", &[x], attrs, "x", None).unwrap();
     let last = module.nodes.last().unwrap();
     let codes = &node(&module, last, &[&value], &Rounding::default())[0];
-    assert_eq!(codes.data, [96.0, 3.0, 32.0, -1.0, -12.0, 0.0, 6.0, 0.0]);
+    assert_eq!(codes.data, [96.0, 3.0, 24.0, -1.0, -12.0, 0.0, 8.0, 0.0]);
 }
 
 /// Columns of single pixels have the tensor's scale, and so its clip.
