@@ -23,7 +23,8 @@ pub(super) struct Args {
     /// Test on the training images
     #[arg(long)]
     training_images: bool,
-    /// Normalize with the statistics of each batch instead of the running ones; the last partial batch is left out
+    /// Normalize with the statistics of each batch instead of the running ones; the last partial batch is left out. Those of
+    /// few images are noisy themselves: --batch 1000 comes nearer
     #[arg(long)]
     batch_statistics: bool,
 }
