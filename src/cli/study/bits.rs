@@ -8,10 +8,11 @@
 //! The choice leaves here as rules, in a command or a model file. A policy that measured while it compiles would make what
 //! a model means depend on images and on an earlier run; explicit rules train the same everywhere.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::calibration::{Calibration, EPOCHS};
 use super::cells::command;
+use super::check_folder;
 use super::noise::number;
 use crate::bits::budget::{Candidate, Choice, least_noise};
 use crate::cli::compile;
@@ -184,17 +185,6 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         number(request.together(&modules[place(request.base)], &calibration)),
     ))?;
     finish(&request, model)
-}
-
-/// Checks, before any work, that there is a folder for a file.
-fn check_folder(file: Option<&Path>) -> Result<(), Failure> {
-    match file.and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty()) {
-        Some(folder) if !folder.is_dir() => {
-            Err(Failure::usage(format!("there is no folder `{}`", folder.display()))
-                .help("make it, or write into another"))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Says how to train what was chosen, and writes it.

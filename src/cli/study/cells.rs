@@ -3,6 +3,7 @@
 //! A name holds the values of all axes, and of nothing else: a study that gets more values keeps the cells it has.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use super::Sweep;
 use crate::cli::failure::Failure;
@@ -166,23 +167,53 @@ fn cell(args: &Sweep, axes: &[Axis], values: Vec<String>) -> Cell {
 
 /// The call of `fqtc train` that trains a model. What changes no result is left out.
 pub(super) fn command(model: &Model, images: &Images, name: Option<&str>) -> String {
-    let Settings { wbits, abits, batch, epochs, lr } = &model.settings;
+    let number = |value: Option<i64>| value.map(|value| value.to_string());
+    let varied = [
+        ("--recipe", model.recipe.clone()),
+        ("--gbits", number(model.gbits)),
+        ("--seed", number(model.seed)),
+    ];
+    call("fqtc train", &model.path, &model.changes, &model.settings, images, varied, name)
+}
+
+/// The call of `fqtc study` that trains all cells. What changes no result is left out.
+pub(super) fn study_command(args: &Sweep, name: &str) -> String {
+    let list = |values: &[String]| (!values.is_empty()).then(|| values.join(","));
+    let numbers = |values: &[i64]| list(&values.iter().map(i64::to_string).collect::<Vec<_>>());
+    let varied = [
+        ("--recipes", list(&args.recipes)),
+        ("--gbits", numbers(&args.gbits)),
+        ("--seeds", numbers(&args.seeds)),
+    ];
+    call("fqtc study", args.model(), &args.changes, &args.settings, &args.images, varied, Some(name))
+}
+
+fn call(
+    program: &str,
+    model: &Path,
+    changes: &[String],
+    settings: &Settings,
+    images: &Images,
+    [recipe, gbits, seed]: [(&str, Option<String>); 3],
+    name: Option<&str>,
+) -> String {
+    let Settings { wbits, abits, batch, epochs, lr } = settings;
     let text = |value: &Option<i64>| value.map(|value| value.to_string());
     let options = [
         ("--data", Some(images.data.clone())),
         ("--validation", images.validation.map(|n| n.to_string())),
-        ("--recipe", model.recipe.clone()),
-        ("--gbits", text(&model.gbits)),
+        recipe,
+        gbits,
         ("--wbits", text(wbits)),
         ("--abits", text(abits)),
         ("--batch", text(batch)),
         ("--epochs", text(epochs)),
         ("--lr", lr.map(|lr| lr.to_string())),
-        ("--seed", text(&model.seed)),
+        seed,
         ("--name", name.map(str::to_owned)),
     ];
-    let mut words = vec!["fqtc train".to_owned(), quoted(&model.path.to_string_lossy())];
-    words.extend(model.changes.iter().map(|change| quoted(change)));
+    let mut words = vec![program.to_owned(), quoted(&model.to_string_lossy())];
+    words.extend(changes.iter().map(|change| quoted(change)));
     for (option, value) in options {
         words.extend(value.map(|value| format!("{option} {}", quoted(&value))));
     }
@@ -231,6 +262,18 @@ mod tests {
              --seed 1 --name b-g4-x.range=max_1_2_-s1"
         );
         assert_eq!(of("m.fqt a=1").expect("one cell")[0].name, "run");
+    }
+
+    #[test]
+    fn a_study_says_how_to_train_it() {
+        let words =
+            "m.fqt --recipes a,b --gbits 8,4 x.range=clip,max(1,2) --seeds 0,1 --validation 9 --lr 0.5";
+        let args = Line::try_parse_from(format!("study {words}").split(' ')).expect("arguments").args;
+        assert_eq!(
+            study_command(&args, "s"),
+            "fqtc study m.fqt 'x.range=clip,max(1,2)' --data sample --validation 9 --recipes a,b --gbits 8,4 \
+             --lr 0.5 --seeds 0,1 --name s"
+        );
     }
 
     #[test]

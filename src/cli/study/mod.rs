@@ -7,6 +7,7 @@
 mod bits;
 mod calibration;
 mod cells;
+mod markdown;
 mod noise;
 mod page;
 mod plot;
@@ -88,6 +89,9 @@ struct Sweep {
     /// Name of the study; its folder is runs/NAME [default: the model file's name and -study]
     #[arg(long)]
     name: Option<String>,
+    /// At the end, write the means as this study's section of a Markdown file, each with a command to check it by
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
     /// Train cells again that are there with another model or other data
     #[arg(long)]
     force: bool,
@@ -147,6 +151,9 @@ fn compare(args: &Sweep) -> Result<(), Failure> {
     // What can be wrong with any cell is said before the first one takes its time.
     let planned = cells::cells(args, &axes).into_iter().map(|cell| plan(args, &source, &folder, cell));
     let planned = planned.collect::<Result<Vec<Planned>, Failure>>()?;
+    if let Some(file) = &args.markdown {
+        markdown::check(file, args, planned.iter().map(|planned| &planned.cell))?;
+    }
     let mut study = Study::new(args.model().display().to_string(), &args.images, axes);
     let count = planned.len();
     for (number, planned) in planned.into_iter().enumerate() {
@@ -162,8 +169,14 @@ fn compare(args: &Sweep) -> Result<(), Failure> {
         study.cells.push(trained);
         summary::write(&study, &folder)?;
     }
+    if let Some(file) = &args.markdown {
+        markdown::write(file, args, &study)?;
+    }
     say(&report::table(&study))?;
     note(&format!("{}: summary.html, summary.svg, summary.csv", folder.display()));
+    if let Some(file) = &args.markdown {
+        note(&format!("{}: the section of `{}`", file.display(), name(args)));
+    }
     Ok(())
 }
 
@@ -172,10 +185,26 @@ fn stopped(interrupt: &Interrupt) -> Result<(), Failure> {
     if interrupt.requested() { Err(Failure::Interrupted) } else { Ok(()) }
 }
 
+/// Checks, before any work, that there is a folder for a file.
+fn check_folder(file: Option<&Path>) -> Result<(), Failure> {
+    match file.and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty()) {
+        Some(folder) if !folder.is_dir() => {
+            Err(Failure::usage(format!("there is no folder `{}`", folder.display()))
+                .help("make it, or write into another"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The name of the study.
+fn name(args: &Sweep) -> String {
+    let stem = || args.model().file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    args.name.clone().unwrap_or_else(|| stem() + "-study")
+}
+
 /// The folder of the study.
 fn folder(args: &Sweep) -> Result<PathBuf, Failure> {
-    let stem = || args.model().file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let folder = run_folder::path(&args.name.clone().unwrap_or_else(|| stem() + "-study"))?;
+    let folder = run_folder::path(&name(args))?;
     if folder.join(run_folder::MODEL).exists() {
         return Err(Failure::usage(format!("`{}` is the folder of a run, not of a study", folder.display()))
             .help("choose another --name"));
@@ -229,7 +258,7 @@ fn train(
     interrupt: &Interrupt,
 ) -> Result<Option<Trained>, Failure> {
     let Planned { cell, folder, bops, merged, standing } = planned;
-    let (existing, before) = match standing {
+    let (existing, mut before) = match standing {
         Standing::Done(record) => return Trained::read(cell, bops, record, &folder).map(Some),
         Standing::Begun(record) => (Existing::Resume, record),
         Standing::New => (Existing::Force, Record::new(&args.images)),
@@ -241,6 +270,7 @@ fn train(
     if !args.quiet {
         note(&format!("  {}", run.heading()));
     }
+    before.threads = before.threads.max(Some(run.session.threads()));
     before.write(&folder)?;
     let display = Display::new(run.epochs, args.images.measured(), args.quiet);
     let mut recorder = Recorder::new(display, &folder, before);

@@ -42,6 +42,9 @@ pub(super) struct Record {
     /// Time in training steps, and images in them.
     pub(super) training_seconds: f64,
     pub(super) images: u64,
+    /// Threads that it was trained with; the most, if it was stopped and continued with others.
+    #[serde(default)]
+    pub(super) threads: Option<usize>,
     /// Hash of the weights at the end.
     pub(super) weights: Option<String>,
 }
@@ -57,6 +60,7 @@ impl Record {
             seconds: 0.0,
             training_seconds: 0.0,
             images: 0,
+            threads: None,
             weights: None,
         }
     }

@@ -22,23 +22,31 @@ pub(super) fn means(study: &Study) -> Vec<Vec<String>> {
 }
 
 fn figures_of(row: &Row) -> [String; 7] {
-    let accuracy = match (row.accuracy(), row.diverged()) {
-        (Some(mean), 0) => format!("{} %", plus_minus(mean, 2)),
-        (Some(mean), n) => format!("{} %, {n} diverged", plus_minus(mean, 2)),
-        (None, _) => "diverged".to_owned(),
-    };
     let nats = |mean: Option<Mean>| mean.map_or(String::new(), |mean| format!("{:.3}", mean.value));
-    let seconds =
-        row.cells.iter().map(|cell| cell.record.seconds).sum::<f64>() / row.cells.len().max(1) as f64;
     [
         row.cells.len().to_string(),
-        accuracy,
+        accuracy(row),
         nats(row.mean(|_, last| loss(&last.test))),
         nats(row.mean(|_, last| loss(&last.train))),
         row.cells.first().map_or(String::new(), |cell| format!("{:.1}", cell.bops.step() as f64 / 1e6)),
-        clock(duration(seconds)),
+        time(row),
         row.rate().map_or(String::new(), |rate| format!("{rate:.0}")),
     ]
+}
+
+/// Mean accuracy at the end, and how many cells have none.
+pub(super) fn accuracy(row: &Row) -> String {
+    match (row.accuracy(), row.diverged()) {
+        (Some(mean), 0) => format!("{} %", plus_minus(mean, 2)),
+        (Some(mean), n) => format!("{} %, {n} diverged", plus_minus(mean, 2)),
+        (None, _) => "diverged".to_owned(),
+    }
+}
+
+/// Mean time of a whole run.
+pub(super) fn time(row: &Row) -> String {
+    let seconds = row.cells.iter().map(|cell| cell.record.seconds).sum::<f64>();
+    clock(duration(seconds / row.cells.len().max(1) as f64))
 }
 
 /// `85.32 ± 0.10`.
