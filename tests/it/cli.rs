@@ -132,7 +132,7 @@ fn bench_prints_one_object() {
 fn every_command_of_the_readme_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut commands = vec![];
-    for file in ["README.md", "tests/bench/README.md"] {
+    for file in ["README.md", "models/README.md", "tests/bench/README.md"] {
         let text = fs::read_to_string(root.join(file)).unwrap();
         commands.extend(text.lines().filter_map(command).map(|words| (file, words)));
     }
@@ -151,6 +151,40 @@ fn every_command_of_the_readme_exists() {
             assert!(root.join(model).is_file(), "{file}: {model}");
         }
     }
+}
+
+#[test]
+fn every_line_of_the_zoo_can_be_trained() {
+    let zoo = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/README.md")).unwrap();
+    for model in fqtc::models::ALL {
+        let row = format!("| [`{0}`]({0}.fqt) | {1} |", model.name, model.doc());
+        assert!(zoo.contains(&row), "no line `{row}`");
+    }
+    let mut lines = zoo.lines().peekable();
+    let mut calls = 0;
+    while let Some(line) = lines.next() {
+        let Some(call) = line.strip_prefix("$ fqtc train ") else { continue };
+        calls += 1;
+        let result = lines.peek().copied().unwrap_or_default();
+        let hash = result.split_once("  weights blake3:").map(|(_, hash)| hash.len());
+        assert!(hash == Some(64) || result.starts_with("error: "), "no result below `{line}`");
+        // `check` takes what `train` takes of a model; the images need not be here.
+        let mut words = vec![];
+        let mut rest = call.split(' ');
+        while let Some(word) = rest.next() {
+            if ["--data", "--validation", "--name"].contains(&word) {
+                rest.next();
+            } else {
+                words.push(word);
+            }
+        }
+        // By the shell, as some words are quoted.
+        let check = format!("\"$FQTC\" check {}", words.join(" "));
+        let output =
+            Command::new("sh").args(["-c", &check]).env("FQTC", env!("CARGO_BIN_EXE_fqtc")).output().unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert!(calls > 0);
 }
 
 /// The words after the program's name, if a line of text is a call of it.

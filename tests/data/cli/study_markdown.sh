@@ -53,9 +53,7 @@ broken '<!-- study none -->\n<!-- study x -->\n<!-- end of study x -->\n<!-- end
 broken '\377'
 fqtc study tiny.fqt --name none --markdown nowhere/page.md
 fqtc study tiny.fqt --name none --markdown runs
-cp tiny.fqt /tmp/fqtc_tiny_$$.fqt
-"$FQTC" study /tmp/fqtc_tiny_$$.fqt --name none --markdown page.md 2>&1 | sed "s/_$$//"
-rm /tmp/fqtc_tiny_$$.fqt
+"$FQTC" study "$PWD/tiny.fqt" --name none --markdown page.md 2>&1 | sed "s|$PWD|HERE|"
 fqtc study tiny.fqt --data /tmp --name none --markdown page.md
 fqtc study tiny.fqt --data "two
 lines" --name none --markdown page.md
