@@ -228,7 +228,8 @@ impl Lowering<'_> {
         per_channel: bool,
     ) -> BufferId {
         let (items, cp) = (affine.shape.items(), affine.shape.cp());
-        let largest = self.cx.temp(format!("{path}.largest"), DType::I16, &[items, cp], Range::new(0, 32767));
+        let name = format!("{path}.largest_value");
+        let largest = self.cx.temp(name, DType::I16, &[items, cp], Range::new(0, 32767));
         let output = Output::Gradient {
             bits,
             rows: None,
@@ -290,7 +291,8 @@ impl Lowering<'_> {
         let n = if per_channel { cp } else { 1 };
         let state =
             self.cx.state(format!("{path}.range"), DType::Dyadic, &[n], super::cx::ANY, Start::Each(0));
-        let largest = self.cx.temp(format!("{path}.largest"), DType::I16, &[items, cp], Range::new(0, 32767));
+        let name = format!("{path}.largest_value");
+        let largest = self.cx.temp(name, DType::I16, &[items, cp], Range::new(0, 32767));
         Hindsight { state, largest, momentum, per_channel, path: path.to_owned() }
     }
 

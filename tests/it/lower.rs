@@ -1,6 +1,6 @@
 //! Lowering of whole models: programs verify and run without a trap.
 
-use fqtc::ir::{Module, Node, Stage};
+use fqtc::ir::{Attr, Module, Node, Stage};
 use fqtc::kernel::cost::{Class, cost};
 use fqtc::kernel::{self, Access, BufferId, Kind, Program};
 use fqtc::lower::{Mode, lower};
@@ -11,7 +11,14 @@ use crate::support::models::Random;
 use crate::support::{modules, runs};
 
 fn models() -> Vec<Module> {
+    let with = |mut module: Module, range: &str| {
+        let params = &mut module.schemes.get_mut("gradients").unwrap().params;
+        params.insert("range".into(), Attr::Word(range.into()));
+        module
+    };
     vec![
+        with(modules::mlp(4, 4, "nearest"), "max"),
+        with(modules::mlp(4, 4, "stochastic"), "hindsight"),
         modules::mlp(4, 4, "nearest"),
         modules::lenet(4, 12, "nearest"),
         modules::resnet(4, 8, 4, "stochastic"),
