@@ -2,7 +2,8 @@
 //!
 //! Each multiply-accumulate of a contraction counts as the product of its operands' bits. The forward contraction pairs
 //! activations with weights, its two derivatives pair gradients with weights and activations with gradients. Widths are
-//! those of the schemes; pixels have 8 bits, what no scheme quantizes 32. For reports only; nothing is decided by it.
+//! those of the schemes, also where a policy keeps to fewer; pixels have 8 bits, what no scheme quantizes 32. For reports
+//! only; nothing is decided by it.
 
 use crate::ir::{Element, Module, Node, Value};
 use crate::ops::{self, Part, Read};

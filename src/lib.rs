@@ -69,7 +69,8 @@
 //!
 //! Inside [`lower`]: `nodes`, `nodes_quant` and `nodes_grad` are the walk, one function per op. `contract` and `weights` set
 //! up contractions, `planes` what weight gradients read, `depthwise` what is convolved channel by channel, `norm` batch norm,
-//! `pool`, `pool_overlap`, `loss` and `input` what their names say, `begin` keys and the learning rate.
+//! `pool`, `pool_overlap`, `loss` and `input` what their names say, `begin` keys and the learning rate, `in_force` codes
+//! whose width moves.
 //! `affine`, `grid`, `gather`, `row_scales` and `encode` are the machinery that all of them share, `codes` and `layout` tensors
 //! in memory.
 //!
@@ -112,7 +113,7 @@
 //! | an op | `ops/foo.rs`: [`ops::Op`], and [`ops::Layer`] if the language has it | two lines in `ops/mod.rs`; its integers in [`lower`], see below |
 //! | a quantizer | `quant/foo.rs`: [`quant::Quantizer`] | two lines in `quant/mod.rs`; a new way of rounding or of finding a range: `lower/encode.rs`, `lower/nodes_quant.rs` (gradients), `lower/nodes.rs` (activations) |
 //! | a rectifier | `rectify/foo.rs`: [`rectify::Rectifier`], both forms | two lines in `rectify/mod.rs`, nothing else |
-//! | a bit policy | `bits/foo.rs`: [`bits::Policy`] | two lines in `bits/mod.rs` |
+//! | a bit policy | `bits/foo.rs`: [`bits::Policy`] | two lines in `bits/mod.rs`, nothing else |
 //! | a pass | `passes/foo.rs`: a [`passes::Pass`]; `tests/data/passes/foo/` | `mod` line and its place in the order |
 //! | a recipe, a model | `models/recipes/foo.fqt`, `models/foo.fqt` | one line in `elaborate/recipes.rs`, `models.rs` |
 //! | a target | `targets/foo.rs`: a [`targets::Target`] | two lines in `targets/mod.rs` |

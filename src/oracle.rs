@@ -43,9 +43,11 @@ pub struct Rounding {
     pub step: u64,
     /// Ranges by path and role of the quantizer ([`range_key`]), one a granule; those missing are taken from the tensor.
     pub ranges: BTreeMap<String, Vec<f64>>,
+    /// Largest codes in force, by the same keys; where one is missing, all codes of the scheme are.
+    pub largest_codes: BTreeMap<String, i64>,
 }
 
-/// The name under which [`Rounding`] looks up the ranges of a node: `path@scheme` for activations and weights, which
+/// The name under which [`Rounding`] looks up what it knows of a node: `path@scheme` for activations and weights, which
 /// may have one path, and `path#stream` for gradients.
 pub fn range_key(node: &Node) -> String {
     match node.attrs.get("stream") {
@@ -61,6 +63,10 @@ impl Quantization for Rounding {
 
     fn range(&self, node: &Node, granule: usize) -> Option<f64> {
         self.ranges.get(&range_key(node))?.get(granule).copied()
+    }
+
+    fn largest_code(&self, node: &Node) -> Option<i64> {
+        self.largest_codes.get(&range_key(node)).copied()
     }
 
     fn random(&self, node: &Node, shape: &[u64], element: usize) -> u16 {

@@ -1,8 +1,6 @@
 //! The bit-widths that the rules say.
 
 use super::Policy;
-use crate::ir::{Module, Scheme};
-use crate::quant;
 
 /// The policy.
 pub struct Fixed;
@@ -14,9 +12,5 @@ impl Policy for Fixed {
 
     fn doc(&self) -> &'static str {
         "the bit-widths that the rules say"
-    }
-
-    fn bits(&self, _: &Module, scheme: &Scheme) -> u32 {
-        quant::bits(&scheme.params)
     }
 }

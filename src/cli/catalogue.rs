@@ -21,6 +21,8 @@ pub(super) enum Kind {
     Optimizers,
     /// Courses of the learning rate
     Schedules,
+    /// Ways in which bit-widths move over a run
+    Policies,
     /// Distortions of training images
     Augmentations,
     /// Sets of rules to `use`
@@ -82,12 +84,13 @@ impl Entry {
 
 impl Kind {
     /// Every kind; where two share a name, `explain` shows the first.
-    pub(super) const ALL: [Kind; 12] = [
+    pub(super) const ALL: [Kind; 13] = [
         Kind::Layers,
         Kind::Quantizers,
         Kind::Rectifiers,
         Kind::Optimizers,
         Kind::Schedules,
+        Kind::Policies,
         Kind::Augmentations,
         Kind::Recipes,
         Kind::Models,
@@ -106,6 +109,7 @@ impl Kind {
             Kind::Rectifiers => "a rectifier of batch norm",
             Kind::Optimizers => "an optimizer",
             Kind::Schedules => "a schedule of the learning rate",
+            Kind::Policies => "a policy of bit-widths",
             Kind::Augmentations => "an augmentation of training images",
             Kind::Recipes => "a recipe",
             Kind::Models => "a model",
@@ -134,6 +138,7 @@ impl Kind {
             Kind::Rectifiers => rectify::ALL.iter().map(|r| rectifier(*r)).collect(),
             Kind::Optimizers => named(elaborate::OPTIMIZERS, "optimizer"),
             Kind::Schedules => named(elaborate::SCHEDULES, "schedule"),
+            Kind::Policies => named(&elaborate::policies(), "precision"),
             Kind::Augmentations => named(elaborate::AUGMENTATIONS, "augment"),
             Kind::Recipes => {
                 let entry = |r: &elaborate::BuiltIn| Entry::new(r.name, "", &r.doc(), &[], r.text.into());

@@ -20,7 +20,7 @@ mod training;
 
 pub use overrides::Overrides;
 pub use recipes::{BuiltIn, built_in};
-pub use training::{AUGMENTATIONS, Named, OPTIMIZERS, SCHEDULES};
+pub use training::{AUGMENTATIONS, Named, OPTIMIZERS, SCHEDULES, policies};
 
 use crate::diag::Diagnostic;
 use crate::ir::Module;
@@ -45,6 +45,9 @@ pub fn elaborate(file: &ast::File, overrides: &Overrides) -> Result<Elaborated, 
     let Some(merged) = merge::merge(file, overrides, &mut report) else { return Err(report.errors) };
     let network = network::build(&merged, &mut report);
     let module = network.and_then(|network| rules::apply(&merged, network, &mut report));
+    if let Some(module) = &module {
+        merged.settings.check_precision(module, &mut report);
+    }
     match module {
         Some(mut module) if report.errors.is_empty() => {
             canonicalize(&mut module);

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::Report;
 use super::args::{Given, bind, complete};
+use crate::bits;
 use crate::diag::{Diagnostic, suggest};
-use crate::ir::{Attr, Attrs, Training};
+use crate::ir::{Attr, Attrs, Module, Training};
 use crate::syntax::ast::{Arg, Call, Expr, ExprKind, Name, Place, Setting};
 use crate::types::{Kind, Literal, ParamSpec};
 
@@ -73,14 +74,22 @@ pub static AUGMENTATIONS: &[Named] = &[
     Named { name: "flip", doc: "mirror left and right, half of the time", params: &[] },
 ];
 
+/// The setting that holds a policy of bit-widths.
+const PRECISION: &str = "precision";
+
 /// A setting of `train`: its name and what it holds.
 enum Holds {
     Number(ParamSpec),
-    One(&'static [Named]),
+    One(Vec<Named>),
     Many(&'static [Named]),
 }
 
-fn settings() -> [(&'static str, Holds); 6] {
+/// Policies of the bits in force; the first holds where nothing is said.
+pub fn policies() -> Vec<Named> {
+    bits::ALL.iter().map(|p| Named { name: p.name(), doc: p.doc(), params: p.params() }).collect()
+}
+
+fn settings() -> [(&'static str, Holds); 7] {
     let number = |name, lo, hi, default, doc| {
         (name, Holds::Number(ParamSpec::optional(name, Kind::Int { lo, hi }, Literal::Int(default), doc)))
     };
@@ -88,8 +97,9 @@ fn settings() -> [(&'static str, Holds); 6] {
         number("epochs", 1, 1_000_000, 10, "passes over the data"),
         number("batch", 1, 65_536, 128, "images a step"),
         number("seed", 0, i64::MAX, 0, "seed of initialization, order, augmentation and rounding"),
-        ("optimizer", Holds::One(OPTIMIZERS)),
-        ("schedule", Holds::One(SCHEDULES)),
+        ("optimizer", Holds::One(OPTIMIZERS.to_vec())),
+        ("schedule", Holds::One(SCHEDULES.to_vec())),
+        (PRECISION, Holds::One(policies())),
         ("augment", Holds::Many(AUGMENTATIONS)),
     ]
 }
@@ -105,13 +115,15 @@ pub(super) fn has_arguments(setting: &str) -> bool {
 }
 
 /// One call with what was given explicitly.
-type Chosen = (&'static Named, Attrs);
+type Chosen = (Named, Attrs);
 
 /// The settings so far.
 #[derive(Default)]
 pub(super) struct Settings {
     numbers: BTreeMap<&'static str, i64>,
     chosen: BTreeMap<&'static str, Vec<Chosen>>,
+    /// Where the policy of bit-widths is set, if it is.
+    precision: Option<Place>,
 }
 
 impl Settings {
@@ -126,7 +138,7 @@ impl Settings {
                     }
                 }
                 Holds::One(table) => {
-                    let named = if name == "schedule" { &table[2] } else { &table[0] };
+                    let named = if name == "schedule" { table[2] } else { table[0] };
                     result.chosen.insert(name, vec![(named, Attrs::new())]);
                 }
                 Holds::Many(_) => {
@@ -167,8 +179,10 @@ impl Settings {
             }
             (Holds::One(table), [value]) => {
                 let old = self.chosen.get(key).and_then(|c| c.first()).cloned();
-                if let Some(new) = choose(key, table, value, old, report) {
+                if let Some(new) = choose(key, &table, value, old, report) {
                     self.chosen.insert(key, vec![new]);
+                    self.precision =
+                        (key == PRECISION).then(|| value.place.clone()).or(self.precision.take());
                 }
             }
             (Holds::Many(_), [Expr { kind: ExprKind::Name(word), .. }]) if word == "none" => {
@@ -225,15 +239,34 @@ impl Settings {
             seed: number("seed") as u64,
             optimizer: one("optimizer"),
             schedule: one("schedule"),
+            precision: one(PRECISION),
             augment: calls("augment"),
         }
     }
 
-    /// As a `train` block that states everything.
+    /// A policy that moves the bits in force has some to move in a module of these settings.
+    pub(super) fn check_precision(&self, module: &Module, report: &mut Report) {
+        let Some(place) = &self.precision else { return };
+        let training = &module.training;
+        let moves = module.schemes.values().any(|scheme| bits::course(training, scheme).is_some());
+        if training.precision.0 != Training::FIXED && !moves {
+            let message = format!("`{}` moves no bit-width of this model", training.precision.0);
+            let error = place.mark(Diagnostic::new("E0405", message), "nothing to move");
+            let help =
+                "give weights or activations more bits than a cycle begins with, or leave this setting out";
+            report.add(error.help(help));
+        }
+    }
+
+    /// As a `train` block that states everything, but that bit-widths are fixed.
     pub(super) fn block(&self) -> Vec<Setting> {
         let name = |text: &str| Name { text: text.to_owned(), place: Place::BuiltIn };
         let mut block = vec![];
+        let fixed = |(n, _): &Chosen| n.name == Training::FIXED;
         for (key, holds) in settings() {
+            if key == PRECISION && self.chosen[key].iter().all(fixed) {
+                continue;
+            }
             let mut values: Vec<Expr> = match (&holds, self.chosen.get(key)) {
                 (Holds::Number(_), _) => vec![super::args::literal(&Attr::Int(self.numbers[key]))],
                 (_, Some(chosen)) => chosen
@@ -254,7 +287,7 @@ impl Settings {
 /// The entry of a table that an expression names, with its arguments over those of `old` if it is the same entry.
 fn choose(
     key: &str,
-    table: &'static [Named],
+    table: &[Named],
     value: &Expr,
     old: Option<Chosen>,
     report: &mut Report,
@@ -269,7 +302,7 @@ fn choose(
             return None;
         }
     };
-    let Some(named) = table.iter().find(|n| n.name == name) else {
+    let Some(&named) = table.iter().find(|n| n.name == name) else {
         let error =
             value.place.mark(Diagnostic::new("E0201", format!("`{key}` knows no `{name}`")), "unknown name");
         report.add(Diagnostic { help: suggest::help(name, table.iter().map(|n| n.name)), ..error });

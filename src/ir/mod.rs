@@ -196,8 +196,15 @@ pub struct Training {
     pub optimizer: (String, Attrs),
     /// Schedule and its arguments: `constant`, `step`, `cosine`, `one_cycle`; `warmup` in epochs.
     pub schedule: (String, Attrs),
+    /// Policy of the bits in force and its arguments: a row of `bits::ALL`.
+    pub precision: (String, Attrs),
     /// Augmentations in order, with arguments: `pad_crop(pixels)`, `flip`.
     pub augment: Vec<(String, Attrs)>,
+}
+
+impl Training {
+    /// The policy that keeps to the widths of the rules; texts do not state it.
+    pub const FIXED: &'static str = "fixed";
 }
 
 /// A module.

@@ -170,6 +170,7 @@ struct Reader {
     run: Option<(u32, u32, u64)>,
     optimizer: Option<(String, Attrs)>,
     schedule: Option<(String, Attrs)>,
+    precision: Option<(String, Attrs)>,
     augment: Vec<(String, Attrs)>,
     schemes: BTreeMap<String, Scheme>,
     rules: Vec<QuantizeRule>,
@@ -209,6 +210,7 @@ impl Reader {
             seed,
             optimizer: self.optimizer.take().ok_or_else(|| missing("optimizer"))?,
             schedule: self.schedule.take().ok_or_else(|| missing("schedule"))?,
+            precision: self.precision.take().unwrap_or_else(|| (Training::FIXED.to_owned(), Attrs::new())),
             augment: self.augment,
         };
         let mut module = Module {
@@ -244,6 +246,7 @@ impl Reader {
             }
             Rule::optimizer => twice(self.optimizer.replace(call(pair.clone())?).is_some()),
             Rule::schedule => twice(self.schedule.replace(call(pair.clone())?).is_some()),
+            Rule::precision => twice(self.precision.replace(call(pair.clone())?).is_some()),
             Rule::augment => {
                 self.augment.push(call(pair)?);
                 Ok(())

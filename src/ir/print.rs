@@ -5,7 +5,7 @@
 
 use std::fmt::{self, Write};
 
-use super::{Attrs, Element, Init, Layers, Module, Node, Param, TensorType, Value};
+use super::{Attrs, Element, Init, Layers, Module, Node, Param, TensorType, Training, Value};
 
 /// Number of the text format, in its first line.
 pub const VERSION: u32 = 1;
@@ -60,6 +60,9 @@ fn training_text(out: &mut String, module: &Module) -> fmt::Result {
     writeln!(out, "  epochs {} batch {} seed {}", training.epochs, training.batch, training.seed)?;
     writeln!(out, "  optimizer {}", call(&training.optimizer.0, &training.optimizer.1))?;
     writeln!(out, "  schedule {}", call(&training.schedule.0, &training.schedule.1))?;
+    if training.precision.0 != Training::FIXED {
+        writeln!(out, "  precision {}", call(&training.precision.0, &training.precision.1))?;
+    }
     for (name, args) in &training.augment {
         writeln!(out, "  augment {}", call(name, args))?;
     }

@@ -190,6 +190,8 @@ pub(super) enum Part {
 pub(super) struct Levels {
     pub(super) lo: i32,
     pub(super) hi: i32,
+    /// The largest code in force, above that of zero (`[1]` I64), where it is not always `hi`.
+    pub(super) in_force: Option<BufferId>,
 }
 
 /// A mask prepared for a block of channels.
@@ -208,26 +210,20 @@ impl Mask {
         // u carries the rounding constant 2^(k−1): the value is positive where u exceeds it.
         let twice = kx.shift_left(one, k);
         let half = kx.shift_right(twice, 1);
-        let level = |kx: &mut Kx, level: i32| {
-            let level = kx.int(level as i64);
-            kx.shift_left(level, k)
-        };
         let above = match (self.low, self.levels) {
             (true, _) => Some(half),
             (false, Some(levels)) => {
-                let lo = level(kx, levels.lo);
+                let lo = levels.lowest(kx);
+                let lo = kx.shift_left(lo, k);
                 // Without negative values there is no lower clip, and zero passes.
                 Some(if self.learned && levels.lo > 0 { kx.add(lo, half) } else { kx.sub(lo, one) })
             }
             (false, None) => None,
         };
         let below = self.levels.map(|levels| {
-            if self.learned {
-                let hi = level(kx, levels.hi);
-                kx.add(hi, half)
-            } else {
-                level(kx, levels.hi + 1)
-            }
+            let hi = levels.above_highest(kx, if self.learned { 0 } else { 1 });
+            let hi = kx.shift_left(hi, k);
+            if self.learned { kx.add(hi, half) } else { hi }
         });
         let above = above.map(|v| splat_clamped(kx, v));
         let below = below.map(|v| splat_clamped(kx, v));

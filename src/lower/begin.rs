@@ -1,9 +1,10 @@
-//! The first kernel of a step: random keys and the learning rate. The last one: the step counter.
+//! The first kernel of a step: random keys, the learning rate, and largest codes in force. The last one: the step counter.
 //!
 //! The schedule is a table of rates in Q24 over the run, interpolated in integers; its length is fixed, so that a run of
 //! any number of steps reads the same program.
 
 use super::cx::{Cx, Kx};
+use super::in_force::InForce;
 use super::initial::Start;
 use crate::ir::Training;
 use crate::kernel::{BufferId, DType, Program, Range};
@@ -56,7 +57,14 @@ pub(super) fn rate(cx: &mut Cx) -> BufferId {
 }
 
 /// Appends the first kernel; [`first_call`] moves it to the front.
-pub(super) fn begin(cx: &mut Cx, clock: Clock, keys: &Keys, rate: BufferId, training: &Training) {
+pub(super) fn begin(
+    cx: &mut Cx,
+    clock: Clock,
+    keys: &Keys,
+    in_force: &InForce,
+    rate: BufferId,
+    training: &Training,
+) {
     let rates: Vec<i64> = (0..=INTERVALS + 1)
         .map(|i| {
             let lr = learning_rate(training, i.min(INTERVALS) as f64 / INTERVALS as f64);
@@ -75,6 +83,7 @@ pub(super) fn begin(cx: &mut Cx, clock: Clock, keys: &Keys, rate: BufferId, trai
         let v = interpolate(kx, clock, table);
         let p = kx.write(rate);
         kx.store(p.at(0), v);
+        in_force.emit(kx, clock);
     });
 }
 
@@ -177,6 +186,7 @@ mod tests {
             seed: 0,
             optimizer: ("sgd".into(), attrs(&[("lr", 0.1)])),
             schedule: (schedule.into(), attrs(args)),
+            precision: (Training::FIXED.into(), Attrs::new()),
             augment: vec![],
         }
     }
@@ -225,7 +235,7 @@ mod tests {
         let mut cx = Cx::new();
         let clock = clock(&mut cx);
         let output = rate(&mut cx);
-        begin(&mut cx, clock, &Keys::default(), output, training);
+        begin(&mut cx, clock, &Keys::default(), &InForce::default(), output, training);
         let (program, _) = cx.finish();
         verify::program(&program).unwrap();
         let mut memory = Memory::new(&program);

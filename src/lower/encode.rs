@@ -109,6 +109,7 @@ fn emit_row(kx: &mut Kx, value: &Affine, encodings: &[Encoding], shared: &[Optio
         .iter()
         .map(|e| e.rows().is_none().then(|| (e.fixed.prepare(kx, &at.block), kx.scalar(e.fixed.shift))))
         .collect();
+    let ends: Vec<_> = encodings.iter().map(|e| e.ends(kx)).collect();
     let computed = grids.iter().any(Option::is_some);
     kx.for_(value.shape.w, |kx, x| {
         let at = At { x: Coord::index(x), ..at.clone() };
@@ -117,7 +118,7 @@ fn emit_row(kx: &mut Kx, value: &Affine, encodings: &[Encoding], shared: &[Optio
         for (i, e) in encodings.iter().enumerate() {
             if let Some((prepared, shift)) = &grids[i] {
                 let u = e.fixed.apply(kx, prepared, &sources);
-                e.store(kx, u, *shift, keys[i], &at, value.shape);
+                e.store(kx, u, *shift, (keys[i], ends[i]), &at, value.shape);
             } else if let Some(rows) = e.rows() {
                 let v = rows.value(kx, &at);
                 e.store_gradient(kx, v, (keys[i], scales[i]), &at, value.shape);
@@ -206,7 +207,23 @@ impl Encoding<'_> {
         }
     }
 
-    fn store(&self, kx: &mut Kx, u: Value, shift: Value, key: Option<Value>, at: &At, shape: Shape) {
+    /// The ends of activation codes, where they move.
+    fn ends(&self, kx: &mut Kx) -> Option<(Value, Value)> {
+        match &self.output {
+            Output::Activation { levels, .. } => levels.prepare(kx, DType::I16),
+            _ => None,
+        }
+    }
+
+    fn store(
+        &self,
+        kx: &mut Kx,
+        u: Value,
+        shift: Value,
+        (key, ends): (Option<Value>, Option<(Value, Value)>),
+        at: &At,
+        shape: Shape,
+    ) {
         match &self.output {
             Output::Activation { levels, zero, nhwc, largest } => {
                 let code = kx.shift_right(u, shift);
@@ -227,7 +244,7 @@ impl Encoding<'_> {
                     let address = partial(kx, *largest, at, shape);
                     kx.max_into(address, size);
                 }
-                let code = kx.clamp(code, levels.lo, levels.hi);
+                let code = levels.clamp(kx, code, ends);
                 let code = kx.narrow(DType::U8, code);
                 store_at(kx, nhwc.source, at, code);
             }

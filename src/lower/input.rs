@@ -75,7 +75,7 @@ pub(super) fn codes(
             }
         });
     });
-    let levels = Levels { lo: 0, hi: 255 };
+    let levels = Levels::all(0, 255);
     Codes { shape, levels, zero: Zero::Image(image.mean), scale, nhwc: source, padding, planes }
 }
 

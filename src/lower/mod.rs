@@ -18,6 +18,7 @@ mod depthwise;
 mod encode;
 mod gather;
 mod grid;
+mod in_force;
 mod initial;
 mod input;
 mod layout;
@@ -40,9 +41,11 @@ pub use decode::parameter;
 pub use initial::{Drawn, Start};
 pub use metrics::Metric;
 
+use crate::bits;
 use crate::diag::{Diagnostic, Span};
-use crate::ir::{Module, Node, Value};
-use crate::kernel::Program;
+use crate::ir::{Module, Node, Scheme, Value};
+use crate::kernel::{BufferId, Program};
+use crate::quant;
 use crate::types::{int, real, shape};
 use codes::Zero;
 use contract::Conv;
@@ -98,8 +101,9 @@ struct Lowering<'m> {
     mode: Mode,
     cx: Cx,
     clock: begin::Clock,
-    rate: crate::kernel::BufferId,
+    rate: BufferId,
     keys: begin::Keys,
+    in_force: in_force::InForce,
     /// Random streams of updates lie above those of quantizers.
     next_stream: i64,
     /// Nodes that the mode needs.
@@ -113,8 +117,8 @@ struct Lowering<'m> {
     grids: BTreeMap<Value, affine::Mask>,
     /// Geometry and weights of contractions, by layer path.
     layers: BTreeMap<String, nodes::Layer>,
-    /// State and limit of the shifts of data gradients.
-    shifts: BTreeMap<crate::kernel::BufferId, (crate::kernel::BufferId, i32)>,
+    /// What the shifts of data gradients follow.
+    shifts: BTreeMap<BufferId, nodes_grad::Followed>,
     parameters: Vec<String>,
     metrics: Vec<Metric>,
 }
@@ -138,6 +142,7 @@ impl<'m> Lowering<'m> {
             clock,
             rate,
             keys: begin::Keys::default(),
+            in_force: in_force::InForce::default(),
             next_stream: 1 << 20,
             live,
             readers,
@@ -170,13 +175,20 @@ impl<'m> Lowering<'m> {
     fn finish(mut self) -> Lowered {
         if self.mode == Mode::Train {
             begin::end(&mut self.cx, self.clock);
-            begin::begin(&mut self.cx, self.clock, &self.keys, self.rate, &self.module.training);
+            let training = &self.module.training;
+            begin::begin(&mut self.cx, self.clock, &self.keys, &self.in_force, self.rate, training);
         }
         let (mut program, initial) = self.cx.finish();
         if self.mode == Mode::Train {
             begin::first_call(&mut program);
         }
         Lowered { program, initial, parameters: self.parameters, metrics: self.metrics }
+    }
+
+    /// The largest code in force of a scheme's codes; `None` if all are.
+    fn in_force(&mut self, scheme: &Scheme, signed: bool) -> Option<BufferId> {
+        let course = bits::course(&self.module.training, scheme).filter(|_| self.mode == Mode::Train)?;
+        Some(self.in_force.get(&mut self.cx, &course, quant::bits(&scheme.params), signed))
     }
 
     /// Which layouts the live consumers of an activation read, through views.

@@ -203,8 +203,10 @@ impl Lowering<'_> {
         let master = self.master(param, Some(&conv))?;
         let path = node.path.as_str();
         let backward = self.layer_has(path, "_grad_input");
-        let (bits, per_channel) = (quant::bits(&scheme.params), quant::per_channel(&scheme.params));
-        let quantized = weights::quantize(&mut self.cx, path, conv, master, bits, per_channel, backward);
+        let per_channel = quant::per_channel(&scheme.params);
+        let in_force = self.in_force(&scheme, true);
+        let levels = Levels { in_force, ..weights::levels(quant::bits(&scheme.params)) };
+        let quantized = weights::quantize(&mut self.cx, path, conv, master, levels, per_channel, backward);
         let work = Work::forward(&mut self.cx, path, conv, &input, &quantized);
         let (shift, unit) = self.accumulator_unit(path, &conv, &quantized, &input);
         let bias = match node.operands.get(2) {
@@ -233,7 +235,6 @@ impl Lowering<'_> {
         let shift = self.cx.temp(format!("{path}.acc_shift"), DType::I64, &[1], SHIFT);
         let largest = self.cx.temp(format!("{path}.largest_norm"), DType::I64, &[1], Range::new(0, 1 << 47));
         let unit = self.cx.dyadics(format!("{path}.unit"), cp);
-        let top = input.levels.hi as i64;
         self.cx.call("accumulator_unit", 1, |kx| {
             let (n, l) = (kx.read(w.norms), kx.update(largest));
             kx.fill(l.at(0), 1, 0);
@@ -243,7 +244,7 @@ impl Lowering<'_> {
             });
             let v = kx.load_scalar(l.at(0));
             let v = kx.clamp(v, 0, i32::MAX);
-            let top = kx.int(top);
+            let top = input.levels.largest(kx);
             let v = kx.mul(v, top);
             let s = shift_to_wide(kx, v);
             let p = kx.write(shift);
@@ -435,7 +436,7 @@ impl Lowering<'_> {
     /// An affine value as stored 16-bit integers, by a bound on its values.
     pub(super) fn store_affine(&mut self, name: &str, affine: &Affine) -> Wide {
         let shape = affine.shape;
-        let levels = Levels { lo: if affine.relu { 0 } else { -32766 }, hi: 32766 };
+        let levels = Levels::all(if affine.relu { 0 } else { -32766 }, 32766);
         let rule = Rule {
             step: Step::Bound { per_channel: false, fraction: 1.0 },
             levels,
@@ -479,15 +480,14 @@ impl Lowering<'_> {
         let x = node.operands[0];
         let affine = self.affine(x)?;
         let bits = quant::bits(&scheme.params);
-        let (levels, zero) = if !flag(&node.attrs, "signed") {
-            (Levels { lo: 0, hi: (1 << bits) - 1 }, 0)
-        } else {
-            (Levels { lo: 1, hi: (1 << bits) - 1 }, 1 << (bits - 1))
-        };
+        let signed = flag(&node.attrs, "signed");
+        let zero = if signed { 1 << (bits - 1) } else { 0 };
+        let in_force = self.in_force(scheme, signed);
+        let levels = Levels { lo: signed.into(), hi: (1 << bits) - 1, in_force };
         let path = format!("{}.{}", node.path, if node.path.is_empty() { "act" } else { "activation" });
         let (range, step) = match node.operands.get(1) {
-            Some(&clip) => self.learned_step(node, clip, levels, zero)?,
-            None => self.running_step(&path, levels, zero),
+            Some(&clip) => self.learned_step(node, clip, levels)?,
+            None => self.running_step(&path, levels),
         };
         let rule = Rule { step: Step::Given(step), levels, zero, fraction_bits: 0, max_shift: 22 };
         let Grid { fixed, step } = grid(&mut self.cx, &path, &affine, rule);
@@ -515,7 +515,7 @@ impl Lowering<'_> {
             _ => vec![codes.levels.lo, codes.levels.hi],
         };
         // Of fewer than 16 codes, the ends are used without anything being wrong.
-        if codes.levels.hi >= 15 {
+        if codes.levels.hi >= 15 && codes.levels.in_force.is_none() {
             let of = (codes.nhwc, DType::U8, codes.shape);
             let what = (node.path.as_str(), MetricKind::SaturatedCodes, format!("{path}.saturated"));
             let counted = metrics::count(&mut self.cx, what, of, &ends);
@@ -527,18 +527,18 @@ impl Lowering<'_> {
     }
 
     /// The step of a running maximum, kept as real range in the state; six before anything is known.
-    fn running_step(&mut self, path: &str, levels: Levels, zero: i32) -> (Option<BufferId>, BufferId) {
+    fn running_step(&mut self, path: &str, levels: Levels) -> (Option<BufferId>, BufferId) {
         let start = crate::numbers::packed(6.0);
         let range =
             self.cx.state(format!("{path}.range"), DType::Dyadic, &[1], super::cx::ANY, Start::Each(start));
-        (Some(range), self.step_of(path, range, levels.hi - zero))
+        (Some(range), self.step_of(path, range, levels))
     }
 
-    fn step_of(&mut self, path: &str, range: BufferId, levels: i32) -> BufferId {
+    fn step_of(&mut self, path: &str, range: BufferId, levels: Levels) -> BufferId {
         let step = self.cx.dyadics(format!("{path}.given_step"), 1);
         self.cx.call("step", 1, |kx| {
             let r = kx.scalar(range);
-            let n = kx.real(levels as f64);
+            let n = levels.steps(kx);
             let v = kx.div(r, n);
             let p = kx.write(step);
             kx.store(p.at(0), v);
@@ -552,7 +552,6 @@ impl Lowering<'_> {
         node: &Node,
         clip: Value,
         levels: Levels,
-        zero: i32,
     ) -> Result<(Option<BufferId>, BufferId), Diagnostic> {
         let master = self.master(clip, None)?;
         let range = self.cx.dyadics(format!("{}.clip_real", node.path), 1);
@@ -568,7 +567,7 @@ impl Lowering<'_> {
             let p = kx.write(range);
             kx.store(p.at(0), v);
         });
-        Ok((None, self.step_of(&format!("{}.clip", node.path), range, levels.hi - zero)))
+        Ok((None, self.step_of(&format!("{}.clip", node.path), range, levels)))
     }
 
     /// range += (step·largest − range)·momentum.

@@ -21,6 +21,23 @@ use crate::quant;
 use crate::rectify;
 use crate::types::{flag, real, word};
 
+/// What the shift of a data gradient follows from step to step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Followed {
+    /// The shift that the next step begins with, as if all codes of the weights were in force.
+    state: BufferId,
+    limit: i32,
+    /// The largest code of the weights in force, and of all, where that moves: accumulators move with it.
+    narrowed: Option<(BufferId, i32)>,
+}
+
+/// How many bits the code in force has less than the largest of all.
+fn bits_below(kx: &mut Kx, (largest, all): (BufferId, i32)) -> crate::kernel::Value {
+    let (now, all) = (kx.scalar(largest), kx.int(i64::from(32 - all.leading_zeros())));
+    let now = kx.bit_length(now);
+    kx.sub(all, now)
+}
+
 impl Lowering<'_> {
     pub(super) fn loss_grad(&mut self, node: &Node) -> Done {
         let loss = self.values.values().find_map(|t| match t {
@@ -216,7 +233,7 @@ impl Lowering<'_> {
 
     /// The shift of the next step: the largest result of this one gets 13 bits, which leaves two to grow.
     fn follow_shift(&mut self, panel: &Panel, sums: &Reduced) {
-        let Some(&(state, limit)) = self.shifts.get(&panel.shift) else { return };
+        let Some(&Followed { state, limit, narrowed }) = self.shifts.get(&panel.shift) else { return };
         self.cx.call("follow_shift", 1, |kx| {
             let (a, s) = (kx.scalar(sums.amax), kx.scalar(panel.shift));
             let bits = kx.bit_length(a);
@@ -224,6 +241,10 @@ impl Lowering<'_> {
             let kept = kx.int(13);
             let v = kx.add(s, bits);
             let v = kx.sub(v, kept);
+            let v = narrowed.map_or(v, |narrowed| {
+                let by = bits_below(kx, narrowed);
+                kx.add(v, by)
+            });
             let v = kx.clamp(v, 0, limit);
             let p = kx.write(state);
             kx.store(p.at(0), v);
@@ -345,6 +366,7 @@ impl Lowering<'_> {
         let bound = terms * codes.levels as i64 * layer.weights.levels as i64;
         let limit = (64 - bound.leading_zeros() as i64 - 15).clamp(0, 31) as i32;
         let range = Range::new(-1, 31);
+        let narrowed = layer.weights.in_force.map(|largest| (largest, layer.weights.levels));
         let state = self.cx.state(format!("{path}.grad_shift"), DType::I64, &[1], range, Start::Each(-1));
         let shift = self.cx.temp(format!("{path}.grad_shift_now"), DType::I64, &[1], SHIFT);
         let unit = self.cx.dyadics(format!("{path}.grad_unit"), 1);
@@ -354,6 +376,10 @@ impl Lowering<'_> {
             let fresh = kx.lt(v, zero);
             let most = kx.int(limit as i64);
             let v = kx.select(fresh, most, v);
+            let v = narrowed.map_or(v, |narrowed| {
+                let by = bits_below(kx, narrowed);
+                kx.sub(v, by)
+            });
             let v = kx.clamp(v, 0, limit);
             let p = kx.write(shift);
             kx.store(p.at(0), v);
@@ -363,7 +389,7 @@ impl Lowering<'_> {
             let p = kx.write(unit);
             kx.store(p.at(0), u);
         });
-        self.shifts.insert(shift, (state, limit));
+        self.shifts.insert(shift, Followed { state, limit, narrowed });
         let panel = Panel::grad_input(&mut self.cx, path, layer.conv, work, shift);
         let shape = panel.shape();
         self.set(node, Tensor::Gradient(Deferred { from: From::Panel(panel), masks: vec![], shape, unit }))

@@ -194,7 +194,7 @@ impl Lowering<'_> {
         let per_channel = quant::per_channel(&scheme.params) && !by_input;
         let rule = |step: Step| Rule {
             step,
-            levels: Levels { lo: -levels, hi: levels },
+            levels: Levels::all(-levels, levels),
             zero: 0,
             fraction_bits: fraction_bits(bits) as i64,
             max_shift: 30 - bits as i64,

@@ -4,6 +4,7 @@
 //! with one inverse per output channel or tensor; the scale is the exact reciprocal of that inverse, so that code and
 //! scale agree to the last bit. Two packings: for the forward contraction and, transposed, for the data gradient.
 
+use super::affine::Levels;
 use super::contract::Conv;
 use super::cx::{Cx, Kx, SUM, Shape};
 use super::initial::Start;
@@ -28,6 +29,8 @@ pub(super) struct Master {
 #[derive(Clone, Debug)]
 pub(super) struct Weights {
     pub(super) levels: i32,
+    /// The largest code in force, where it is not always `levels`.
+    pub(super) in_force: Option<BufferId>,
     /// `[out block][tap][in/4][16 out][4 in]`, i8; of a depthwise convolution `[tap][channel]`.
     pub(super) forward: BufferId,
     /// `[in block][tap][out/4][16 in][4 out]`, i8; absent where no data gradient is taken, and in a depthwise convolution.
@@ -43,19 +46,24 @@ fn rows(conv: &Conv) -> u32 {
     if conv.depthwise { 1 } else { conv.input.cp() }
 }
 
+/// Codes of so many bits.
+pub(super) fn levels(bits: u32) -> Levels {
+    let hi = (1 << (bits - 1)) - 1;
+    Levels::all(-hi, hi)
+}
+
 /// Appends quantization and packing.
 pub(super) fn quantize(
     cx: &mut Cx,
     path: &str,
     conv: Conv,
     master: Master,
-    bits: u32,
+    levels: Levels,
     per_channel: bool,
     transposed: bool,
 ) -> Weights {
-    let levels = (1i32 << (bits - 1)) - 1;
     let (cop, taps) = (conv.output.cp(), conv.taps());
-    let code_range = Range::new(-(levels as i64), levels as i64);
+    let code_range = Range::new(levels.lo.into(), levels.hi.into());
     let norm = Range::new(0, SUM.hi);
     let inverse = cx.temp(format!("{path}.weight_inverse"), DType::I32, &[cop], Range::new(0, 1 << 30));
     let shift = cx.temp(format!("{path}.weight_shift"), DType::I64, &[1], Range::new(31, 62));
@@ -66,11 +74,18 @@ pub(super) fn quantize(
     code(cx, &conv, master, levels, (inverse, shift), codes);
     reduce(cx, &conv, codes, norms);
     if conv.depthwise {
-        return Weights { levels, forward: codes, transposed: None, scale, norms };
+        return Weights {
+            levels: levels.hi,
+            in_force: levels.in_force,
+            forward: codes,
+            transposed: None,
+            scale,
+            norms,
+        };
     }
     let forward = pack_forward(cx, path, &conv, codes, code_range);
     let transposed = transposed.then(|| pack_transposed(cx, path, &conv, codes, code_range));
-    Weights { levels, forward, transposed, scale, norms }
+    Weights { levels: levels.hi, in_force: levels.in_force, forward, transposed, scale, norms }
 }
 
 /// Largest master per channel, then inverse, shift and scale.
@@ -79,7 +94,7 @@ fn scales(
     path: &str,
     conv: &Conv,
     master: Master,
-    levels: i32,
+    levels: Levels,
     per_channel: bool,
     (inverse, shift, scale): (BufferId, BufferId, BufferId),
 ) {
@@ -117,7 +132,7 @@ fn scales(
             let common = kx.load_scalar(t.at(0));
             let v = if per_channel { kx.max(own, common) } else { common };
             let v = kx.to_dyadic(v);
-            let levels = kx.real(levels as f64);
+            let levels = levels.steps(kx);
             let v = kx.div(levels, v);
             kx.store(inv.at(0).plus(c, 1), v);
             let known = kx.load_scalar(s.at(0));
@@ -154,7 +169,7 @@ fn code(
     cx: &mut Cx,
     conv: &Conv,
     master: Master,
-    levels: i32,
+    levels: Levels,
     (inverse, shift): (BufferId, BufferId),
     codes: BufferId,
 ) {
@@ -163,11 +178,12 @@ fn code(
         let tap = kx.item();
         let (w, i, o) = (kx.read(master.value), kx.read(inverse), kx.write(codes));
         let k = kx.scalar(shift);
+        let ends = levels.prepare(kx, DType::I32);
         kx.for_(cop as u32 / 16, |kx, b| {
             let inverse = kx.load(i.at(0).plus(b, 16));
             kx.for_(ci, |kx, r| {
                 let w = kx.load(w.at(0).plus(r, taps as i64 * cop).plus(tap, cop).plus(b, 16));
-                let q = mul_shift_clamped(kx, w, inverse, k, levels);
+                let q = mul_shift_clamped(kx, w, inverse, k, (levels, ends));
                 kx.store(o.at(0).plus(tap, rows as i64 * cop).plus(r, cop).plus(b, 16), q);
             });
             if rows > ci {
@@ -182,9 +198,15 @@ fn code(
 }
 
 /// `(w·inverse) >> k` as I8 codes.
-fn mul_shift_clamped(kx: &mut Kx, w: Value, inverse: Value, k: Value, levels: i32) -> Value {
+fn mul_shift_clamped(
+    kx: &mut Kx,
+    w: Value,
+    inverse: Value,
+    k: Value,
+    (levels, ends): (Levels, Option<(Value, Value)>),
+) -> Value {
     let q = kx.mul_shift(w, inverse, k);
-    let q = kx.clamp(q, -levels, levels);
+    let q = levels.clamp(kx, q, ends);
     kx.narrow(DType::I8, q)
 }
 

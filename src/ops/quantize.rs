@@ -75,6 +75,7 @@ impl<'a> Grid<'a> {
             Some(_) => Levels::twos_complement(bits),
             None => quantizer.levels(bits, flag(&cx.node.attrs, "signed")),
         };
+        let levels = cx.quantization.largest_code(cx.node).map_or(levels, |hi| levels.up_to(hi));
         let mut largest = vec![0.0f64; granules.count];
         for (index, x) in x.data.iter().enumerate() {
             let granule = &mut largest[granules.of(index)];

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{find, shapes};
+use crate::bits;
 use crate::diag::Diagnostic;
 use crate::ir::{self, Attr, Element, Module, Node, Role, Scheme, Stage, TensorType};
 use crate::quant::{self, Quantizer};
@@ -33,6 +34,10 @@ pub fn verify(module: &Module) -> Result<(), Diagnostic> {
             }
         }
     }
+    let (policy, params) = &module.training.precision;
+    let known = bits::find(policy)
+        .ok_or_else(|| Diagnostic::new("E0201", format!("there is no policy `{policy}` of bit-widths")))?;
+    conform(policy, known.params(), params)?;
     for rule in &module.rectify {
         let rectifier = rectify::find(&rule.rectifier)
             .ok_or_else(|| Diagnostic::new("E0201", format!("there is no rectifier `{}`", rule.rectifier)))?;

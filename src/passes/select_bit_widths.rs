@@ -1,7 +1,7 @@
 //! Writes the bit-width that the policy chooses into every scheme.
 
 use super::Pass;
-use crate::bits::{self, Policy};
+use crate::bits;
 use crate::diag::Diagnostic;
 use crate::ir::{Attr, Module, Stage};
 
@@ -14,7 +14,7 @@ pub(super) const PASS: Pass = Pass {
 };
 
 fn run(module: &mut Module) -> Result<(), Diagnostic> {
-    let policy: &dyn Policy = &bits::fixed::Fixed;
+    let policy = bits::policy(&module.training);
     let chosen: Vec<(String, u32)> =
         module.schemes.iter().map(|(name, scheme)| (name.clone(), policy.bits(module, scheme))).collect();
     for (name, bits) in chosen {

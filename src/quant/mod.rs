@@ -42,6 +42,11 @@ impl Levels {
     pub fn unsigned(bits: u32) -> Levels {
         Levels { lo: 0, hi: (1 << bits) - 1 }
     }
+
+    /// Those of them in force when `hi` is the largest.
+    pub fn up_to(self, hi: i64) -> Levels {
+        Levels { lo: self.lo.max(-hi), hi }
+    }
 }
 
 /// A trained parameter of a quantizer.
@@ -119,6 +124,11 @@ pub trait Quantization {
 
     /// The range of a granule at a node; `None` takes it from the tensor, as a first step does.
     fn range(&self, node: &Node, granule: usize) -> Option<f64>;
+
+    /// The largest code in force at a node; `None` if all of its scheme are.
+    fn largest_code(&self, _: &Node) -> Option<i64> {
+        None
+    }
 
     /// The 16 random bits of an element at a node.
     fn random(&self, node: &Node, shape: &[u64], element: usize) -> u16;

@@ -60,6 +60,25 @@ fn programs_verify_and_run_without_a_trap() {
     }
 }
 
+/// A policy of bit-widths moves what a training step has of them; evaluation has all.
+#[test]
+fn evaluation_uses_all_bits() {
+    for module in models() {
+        let mut moving = module.clone();
+        let params = [("low", 3), ("cycles", 4)].map(|(name, v)| (name.to_owned(), Attr::Int(v)));
+        moving.training.precision = ("cyclic".into(), params.into());
+        let text = |module: Module, mode| {
+            let module = passes::run(module, Stage::Bits, |_, _| ()).unwrap();
+            lower(&module, mode).unwrap().program.to_string()
+        };
+        for mode in [Mode::Eval, Mode::EvalBatch] {
+            assert_eq!(text(module.clone(), mode), text(moving.clone(), mode), "{} {mode:?}", module.name);
+        }
+        let (fixed, moving) = (text(module, Mode::Train), text(moving, Mode::Train));
+        assert!(!fixed.contains("in_force") && moving.contains("in_force"));
+    }
+}
+
 #[test]
 fn contractions_do_the_products_of_their_layers() {
     let compiled = runs::compiled("resnet20.fqt", "");

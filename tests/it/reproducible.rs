@@ -101,6 +101,13 @@ fn every_executor_trains_a_network_without_batch_norm_to_the_same_bits() {
 }
 
 #[test]
+fn every_executor_trains_bits_that_cycle_to_the_same_bits() {
+    // Of four steps, the first and third begin a cycle.
+    check_steps("lenet5.fqt", "--batch 8 --gbits 4 precision=cyclic(low=3,cycles=2)", 4);
+    check_steps("resnet8.fqt", "--batch 8 precision=cyclic(low=2,cycles=1) activations=pact", 3);
+}
+
+#[test]
 fn every_executor_trains_max_pools_and_wide_layers_to_the_same_bits() {
     check_steps("vgg_small.fqt", "--batch 1 --gbits 4", 2);
 }
@@ -140,7 +147,15 @@ fn state<'a>(artifact: &Artifact, arena: &'a Arena) -> Vec<&'a [u8]> {
 
 #[test]
 fn a_run_resumed_elsewhere_ends_like_the_straight_one() {
-    let compiled = runs::compiled("resnet8.fqt", "--batch 8 --gbits 4");
+    let fixed = check_resumed("--batch 8 --gbits 4");
+    // Stopped in the middle of a cycle, and where one begins.
+    let cyclic = check_resumed("--batch 8 --gbits 4 precision=cyclic(low=3,cycles=5)");
+    assert_ne!(fixed, cyclic);
+}
+
+/// Trains two epochs at once and in three parts; gives the hash of the weights.
+fn check_resumed(words: &str) -> String {
+    let compiled = runs::compiled("resnet8.fqt", words);
     let artifact = &compiled.artifact;
     let data = runs::images(&compiled, 44);
     let targets = runs::targets_here();
@@ -174,4 +189,5 @@ fn a_run_resumed_elsewhere_ends_like_the_straight_one() {
     let last = last.unwrap();
     assert_eq!(last.weights_hash(), expected.weights_hash());
     assert!(state(artifact, last.arena()) == state(artifact, expected.arena()), "state besides weights");
+    expected.weights_hash()
 }

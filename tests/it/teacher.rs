@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use fqtc::ir::{Attr, Layers, Module, Node, Role, Value};
-use fqtc::quant;
 use fqtc::tensor::Tensor;
 use fqtc::types::{flag, int};
 
@@ -86,6 +85,9 @@ fn run_samples() -> Vec<(String, Step)> {
         all.push((name("inverted residuals"), of(modules::mobile(4, 9, "stochastic"))));
         all.push((name("overlapping pools"), of(modules::pools(4, 10, "stochastic"))));
     }
+    for steps in [1, 3, 6] {
+        all.push((format!("cyclic, after {steps}"), Step::run(cyclic(network(8)), 3, steps, |_| ())));
+    }
     for activations in ["pact", "running_max"] {
         for (name, mut module) in
             [("pools", modules::lenet(4, 16, "stochastic")), ("signed", modules::signed(4, 8, "stochastic"))]
@@ -99,10 +101,42 @@ fn run_samples() -> Vec<(String, Step)> {
                 &clip(activations),
             );
             let steps = if activations == "pact" { 1 } else { 3 };
-            all.push((format!("{name}, {activations}"), Step::run(module, 3, steps, |_| ())));
+            all.push((format!("{name}, {activations}"), Step::run(module.clone(), 3, steps, |_| ())));
+            all.push((format!("{name}, {activations}, cyclic"), Step::run(cyclic(module), 3, 3, |_| ())));
         }
     }
     all
+}
+
+/// With bits that rise from 3 to 8 within five steps: 3 in the first, 5 in the third, 3 again in the sixth.
+fn cyclic(mut module: Module) -> Module {
+    let params = modules::attrs(&[("low", Attr::Int(3)), ("cycles", Attr::Int(20))]);
+    module.training.precision = ("cyclic".into(), params);
+    module
+}
+
+/// Weights and activations use the codes of the bits in force, and no others.
+#[test]
+fn cycles_keep_codes_within_fewer_bits() {
+    let mut seen = 0;
+    for (name, step) in samples().iter().filter(|(name, _)| name.contains("cyclic")) {
+        for node in step.activations() {
+            let (path, levels) = (&node.path, step.levels(node));
+            let codes = step.codes(node.results[0]);
+            assert!(levels.hi < (1 << (step.bits(node) - 1)), "{name}, {path}: {} of all codes", levels.hi);
+            let largest = codes.largest();
+            assert!(0.0 < largest && largest <= levels.hi as f64, "{name}, {path}: {largest}");
+        }
+        for node in step.nodes("conv2d").chain(step.nodes("linear")) {
+            // The largest weight of a channel becomes the largest code.
+            let in_force = step.levels(step.producer(node.operands[1])).hi;
+            let codes = step.weight_integers(&node.path);
+            assert!(in_force <= 15, "{name}, {}: {in_force}", node.path);
+            assert_eq!(codes.largest(), in_force as f64, "{name}, {}", node.path);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 12, "{seen} layers");
 }
 
 /// A learned clip that starts where it cuts off.
@@ -356,12 +390,9 @@ impl Step {
     /// The edges beyond which a quantizer clips, in steps: of a learned clip itself, else where the last code begins.
     pub(crate) fn clips(&self, node: &Node) -> Vec<f64> {
         let beyond = if node.operands.len() > 2 { 0.0 } else { 0.5 };
-        let bits = self.bits(node);
-        if flag(&node.attrs, "signed") {
-            let hi = ((1 << (bits - 1)) - 1) as f64 + beyond;
-            return vec![-hi, hi];
-        }
-        vec![((1 << bits) - 1) as f64 + beyond]
+        let levels = self.levels(node);
+        let hi = levels.hi as f64 + beyond;
+        if levels.lo < 0 { vec![-hi, hi] } else { vec![hi] }
     }
 }
 
@@ -411,7 +442,7 @@ fn check_contractions(name: &str, step: &Step) {
         let t = step.dense(&format!("{}.t", node.path), &acc.shape);
         let floor = acc.map(|v| (v / by).floor().clamp(-32767.0, 32767.0));
         assert!(t.data == floor.data, "{what}: t is the accumulator shifted");
-        assert!(t.largest() > 100.0, "{what}: the shift leaves bits");
+        assert!(by == 1.0 || t.largest() > 100.0, "{what}: the shift leaves bits");
         let unit = step.dyadics(&format!("{}.unit", node.path));
         for (c, unit) in unit[..shape[0] as usize].iter().enumerate() {
             let meant = scale[c] * step.step_of(node.operands[0]) * by;
@@ -429,7 +460,7 @@ fn activation_codes_are_the_rounded_values() {
             let meant = step.oracle(node, &operands.iter().collect::<Vec<_>>())[0].clone();
             let (value, meant) = (&operands[0], times(&meant, &[1.0 / step.step_of(node.results[0])]));
             let signed = flag(&node.attrs, "signed");
-            let levels = quant::find("pact").unwrap().levels(step.bits(node), signed);
+            let levels = step.levels(node);
             let codes = step.codes(node.results[0]);
             let errors = step.grid_error(&path, node.operands[0]);
             for (i, (&code, &meant)) in codes.data.iter().zip(&meant.data).enumerate() {

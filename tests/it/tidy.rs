@@ -14,7 +14,7 @@ const EDGES: &[(&str, &str)] = &[
     ("kernel", "types"),
     ("quant", "diag types tensor ir kernel"),
     ("rectify", "diag types numbers tensor ir kernel"),
-    ("bits", "diag types ir quant"),
+    ("bits", "diag types numbers ir quant"),
     ("ops", "diag types tensor ir kernel quant rectify bits"),
     ("bops", "types ir quant ops"),
     ("targets", "types"),

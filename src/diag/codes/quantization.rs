@@ -29,4 +29,11 @@ pub(super) static CODES: &[Code] = &[
         explanation: "An `at gbits <= 4 { ... }` block is chosen by the bits of the broadest rule for gradients, \
                       so it cannot set these bits itself. Set them outside of the block.",
     },
+    Code {
+        code: "E0405",
+        title: "nothing for a policy of bit-widths to move",
+        explanation: "`train { precision cyclic(low = 3) }` moves the bits of weights and activations between `low` and \
+                      those of their rules. Where none has more bits than `low`, nothing would move: give the rules \
+                      more bits, `low` fewer, or leave the setting out.",
+    },
 ];

@@ -19,6 +19,7 @@ pub(crate) fn empty(name: &str, batch: u32, image: [u64; 3], gradients: &str) ->
             ]),
         ),
         schedule: ("constant".into(), Attrs::new()),
+        precision: (Training::FIXED.into(), Attrs::new()),
         augment: vec![],
     };
     let mut module = Module::new(name, training, 10, image);

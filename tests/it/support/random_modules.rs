@@ -26,6 +26,11 @@ pub(crate) fn module(seed: u64) -> Module {
     let mut module =
         empty("random", 2, [6 + choices.below(4), 6 + choices.below(4), 1 + choices.below(3)], gradients);
     rules(&mut module, &mut choices);
+    if seed.is_multiple_of(3) {
+        let low = 2 + (seed / 3 % 6) as i64;
+        module.training.precision =
+            ("cyclic".into(), attrs(&[("low", Attr::Int(low)), ("cycles", Attr::Int(8))]));
+    }
     let mut grower = Grower { module, choices, layers: 0 };
     let mut x = grower.module.image;
     for _ in 0..1 + grower.choices.below(5) {

@@ -12,11 +12,14 @@ use fqtc::kernel::{Access, Buffer, BufferId, Kind, Program};
 use fqtc::lower::{Mode, lower};
 use fqtc::oracle::{self, Rounding};
 use fqtc::passes;
-use fqtc::quant;
+use fqtc::quant::{self, Quantization};
 use fqtc::tensor::Tensor;
 use fqtc::types::{flag, int, word};
 
 use super::models::Random;
+
+/// Steps of the run that a step belongs to.
+const STEPS: i64 = 100;
 
 /// A module, its program, and memory before and after one step.
 pub(crate) struct Step {
@@ -70,7 +73,7 @@ impl Step {
         let mut edit = Edit { program: &program, memory: &mut memory };
         edit.set("input.mean", &vec![128; module.ty(module.image).shape[3] as usize]);
         edit.set("seed", &[seed as i64]);
-        edit.set("steps", &[100]);
+        edit.set("steps", &[STEPS]);
         change(&mut edit);
         let mut before = memory.clone();
         for _ in 0..steps {
@@ -80,6 +83,7 @@ impl Step {
         let rounding = Rounding { seed, step: steps - 1, ..Rounding::default() };
         let mut step = Step { module, program, before, after: memory, rounding };
         step.know_ranges();
+        step.know_largest_codes();
         step
     }
 
@@ -123,6 +127,33 @@ impl Step {
         };
         let ranges: Vec<(String, Vec<f64>)> = self.activations().filter_map(known).collect();
         self.rounding.ranges.extend(ranges);
+    }
+
+    /// Gives the oracle the largest codes in force of a cycle, by its formula.
+    fn know_largest_codes(&mut self) {
+        let (policy, params) = &self.module.training.precision;
+        if policy != "cyclic" {
+            return;
+        }
+        let (low, cycles) = (int(params, "low") as f64, int(params, "cycles") as f64);
+        let t = (self.rounding.step as f64 * cycles / STEPS as f64).fract();
+        let risen = 0.5 - 0.5 * (std::f64::consts::PI * t).cos();
+        let forward = |node: &&Node| !node.attrs.contains_key("stream");
+        let largest = |node: &Node| {
+            let bits = self.bits(node) as f64;
+            let now = (low + (bits - low).max(0.0) * risen).round().min(bits) as u32;
+            let now = if flag(&node.attrs, "signed") { now - 1 } else { now };
+            (oracle::range_key(node), (1 << now) - 1)
+        };
+        self.rounding.largest_codes = self.nodes("quantize").filter(forward).map(largest).collect();
+    }
+
+    /// The codes of a quantizer that are in force.
+    pub(crate) fn levels(&self, node: &Node) -> quant::Levels {
+        let scheme = &self.module.schemes[word(&node.attrs, "scheme")];
+        let quantizer = quant::find(&scheme.quantizer).unwrap();
+        let levels = quantizer.levels(self.bits(node), flag(&node.attrs, "signed"));
+        self.rounding.largest_code(node).map_or(levels, |hi| levels.up_to(hi))
     }
 
     /// The quantizers of activations.
