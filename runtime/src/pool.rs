@@ -1,9 +1,11 @@
 //! A fork-join pool: splits the items of a call over threads and waits for all of them.
 //!
-//! A job is divided into chunks. One atomic word holds the job's number and how many chunks are left; whoever lowers it
-//! owns a chunk, the caller included. A thread that comes late finds nothing left and is not waited for, so the pool
-//! also works with more threads than cores. Idle threads spin for a moment, because the next call of a step follows
-//! within microseconds, then sleep.
+//! A job is divided into chunks, and each thread has its share of them: the same part of every job, so that what one call
+//! wrote is in the cache of the core that reads it in the next. Every other job goes through its chunks backwards, so
+//! that it begins with what was written last. An atomic word per share says how many of its chunks are left; whoever
+//! lowers it owns a chunk: the share's thread, or one that has none left in its own. A thread that comes late finds
+//! nothing left and is not waited for, so the pool also works with more threads than cores. Idle threads spin for a
+//! moment, because the next call of a step follows within microseconds, then sleep.
 //!
 //! Which thread runs which chunk is left to chance; results do not depend on it (see [`crate::step`]).
 
@@ -15,7 +17,7 @@ use std::any::Any;
 use std::cell::UnsafeCell;
 use std::hint::spin_loop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -34,11 +36,17 @@ struct Job {
     task: *const Task<'static>,
     items: u32,
     chunks: u32,
+    backwards: bool,
 }
 
+/// Chunks of a share not yet taken, on a cache line of its own.
+#[repr(align(64))]
+#[derive(Default)]
+struct Left(AtomicU32);
+
 struct Shared {
-    /// Number of the job in the high half, chunks not yet taken in the low half.
-    ticket: AtomicU64,
+    /// By thread, the caller first.
+    left: Box<[Left]>,
     /// Read only by owners of a chunk of the current job; written only between jobs.
     job: UnsafeCell<Job>,
     /// Chunks finished.
@@ -71,8 +79,8 @@ impl Pool {
     /// A pool of `threads` threads in all, the caller being one of them. Zero counts as one.
     pub fn new(threads: usize) -> Result<Pool> {
         let shared = Arc::new(Shared {
-            ticket: AtomicU64::new(0),
-            job: UnsafeCell::new(Job { task: &|_: u32, _: u32| {}, items: 0, chunks: 0 }),
+            left: (0..threads.max(1)).map(|_| Left::default()).collect(),
+            job: UnsafeCell::new(Job { task: &|_: u32, _: u32| {}, items: 0, chunks: 0, backwards: false }),
             done: AtomicU32::new(0),
             stop: AtomicBool::new(false),
             sleepers: AtomicU32::new(0),
@@ -83,7 +91,7 @@ impl Pool {
         let mut pool = Pool { shared, threads: Vec::new(), caller: Mutex::new(0) };
         for i in 1..threads {
             let shared = pool.shared.clone();
-            let thread = std::thread::Builder::new().name(format!("fqt-{i}")).spawn(move || shared.work());
+            let thread = std::thread::Builder::new().name(format!("fqt-{i}")).spawn(move || shared.work(i));
             pool.threads.push(thread.map_err(|error| {
                 Error::new(
                     ErrorKind::Resources,
@@ -107,11 +115,13 @@ impl Pool {
             unsafe { std::mem::transmute::<*const Task<'_>, *const Task<'static>>(std::ptr::from_ref(task)) };
         let shared = &*self.shared;
         // SAFETY: the caller's lock is held and the previous job is finished, so nobody reads the job.
-        unsafe { *shared.job.get() = Job { task, items, chunks } };
+        unsafe { *shared.job.get() = Job { task, items, chunks, backwards: number % 2 == 1 } };
         shared.done.store(0, SeqCst);
-        shared.ticket.store((number as u64) << 32 | chunks as u64, SeqCst);
+        for (thread, left) in shared.left.iter().enumerate() {
+            left.0.store(shared.edge(chunks, thread + 1) - shared.edge(chunks, thread), SeqCst);
+        }
         shared.wake();
-        while shared.take_chunk() {}
+        while shared.take_chunk(0) {}
         shared.wait_until(|| shared.done.load(SeqCst) == chunks);
     }
 }
@@ -148,21 +158,33 @@ impl Drop for Pool {
 
 impl Shared {
     /// What a worker does until the pool is dropped.
-    fn work(&self) {
+    fn work(&self, thread: usize) {
         while !self.stop.load(SeqCst) {
-            while self.take_chunk() {}
-            self.wait_until(|| self.ticket.load(SeqCst) as u32 != 0 || self.stop.load(SeqCst));
+            while self.take_chunk(thread) {}
+            let any_left = || self.left.iter().any(|left| left.0.load(SeqCst) != 0);
+            self.wait_until(|| any_left() || self.stop.load(SeqCst));
         }
     }
 
-    /// Takes and runs one chunk, if one is left.
-    fn take_chunk(&self) -> bool {
-        let taken =
-            self.ticket.try_update(SeqCst, SeqCst, |t| if t as u32 == 0 { None } else { Some(t - 1) });
-        let Ok(before) = taken else { return false };
+    /// Where the share of a thread begins among so many chunks.
+    fn edge(&self, chunks: u32, thread: usize) -> u32 {
+        (chunks as usize * thread / self.left.len()) as u32
+    }
+
+    /// Takes and runs one chunk, if one is left: of the thread's share, else of those of the threads after it.
+    fn take_chunk(&self, thread: usize) -> bool {
+        let threads = self.left.len();
+        let take = |share: usize| {
+            let left = &self.left[share].0;
+            Some((share, left.try_update(SeqCst, SeqCst, |left| left.checked_sub(1)).ok()?))
+        };
+        let Some((share, before)) = (thread..thread + threads).find_map(|t| take(t % threads)) else {
+            return false;
+        };
         // SAFETY: this thread owns an unfinished chunk, so the job stays as it is until `done` counts it.
         let job = unsafe { *self.job.get() };
-        let chunk = (job.chunks - before as u32) as u64;
+        let (begin, end) = (self.edge(job.chunks, share), self.edge(job.chunks, share + 1));
+        let chunk = u64::from(if job.backwards { begin + before - 1 } else { end - before });
         let edge = |i: u64| (i * job.items as u64 / job.chunks as u64) as u32;
         // SAFETY: the caller's borrow of the task lasts until `done` counts all chunks.
         let task = unsafe { &*job.task };
