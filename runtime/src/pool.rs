@@ -1,11 +1,11 @@
 //! A fork-join pool: splits the items of a call over threads and waits for all of them.
 //!
 //! A job is divided into chunks, and each thread has its share of them: the same part of every job, so that what one call
-//! wrote is in the cache of the core that reads it in the next. Every other job goes through its chunks backwards, so
-//! that it begins with what was written last. An atomic word per share says how many of its chunks are left; whoever
-//! lowers it owns a chunk: the share's thread, or one that has none left in its own. A thread that comes late finds
-//! nothing left and is not waited for, so the pool also works with more threads than cores. Idle threads spin for a
-//! moment, because the next call of a step follows within microseconds, then sleep.
+//! wrote is in the cache of the core that reads it in the next, which makes steps of ResNet-20 a tenth faster. (Going
+//! backwards every other time, from what was written last, costs 2 %.) An atomic word per share says how many of its
+//! chunks are left; whoever lowers it owns a chunk: the share's thread, or one that has none left in its own. A thread
+//! that comes late finds nothing left and is not waited for, so the pool also works with more threads than cores. Idle
+//! threads spin for a moment, because the next call of a step follows within microseconds, then sleep.
 //!
 //! Which thread runs which chunk is left to chance; results do not depend on it (see [`crate::step`]).
 
@@ -36,7 +36,6 @@ struct Job {
     task: *const Task<'static>,
     items: u32,
     chunks: u32,
-    backwards: bool,
 }
 
 /// Chunks of a share not yet taken, on a cache line of its own.
@@ -72,7 +71,7 @@ pub struct Pool {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     /// Held while a job runs: one job at a time.
-    caller: Mutex<u32>,
+    caller: Mutex<()>,
 }
 
 impl Pool {
@@ -80,7 +79,7 @@ impl Pool {
     pub fn new(threads: usize) -> Result<Pool> {
         let shared = Arc::new(Shared {
             left: (0..threads.max(1)).map(|_| Left::default()).collect(),
-            job: UnsafeCell::new(Job { task: &|_: u32, _: u32| {}, items: 0, chunks: 0, backwards: false }),
+            job: UnsafeCell::new(Job { task: &|_: u32, _: u32| {}, items: 0, chunks: 0 }),
             done: AtomicU32::new(0),
             stop: AtomicBool::new(false),
             sleepers: AtomicU32::new(0),
@@ -88,7 +87,7 @@ impl Pool {
             alarm: Condvar::new(),
             panic: Mutex::new(None),
         });
-        let mut pool = Pool { shared, threads: Vec::new(), caller: Mutex::new(0) };
+        let mut pool = Pool { shared, threads: Vec::new(), caller: Mutex::new(()) };
         for i in 1..threads {
             let shared = pool.shared.clone();
             let thread = std::thread::Builder::new().name(format!("fqt-{i}")).spawn(move || shared.work(i));
@@ -108,14 +107,14 @@ impl Pool {
         self.threads.len() + 1
     }
 
-    fn run(&self, number: u32, items: u32, task: &Task<'_>) {
+    fn run(&self, items: u32, task: &Task<'_>) {
         let chunks = items.min(self.threads() as u32 * CHUNKS_PER_THREAD);
         // SAFETY: only the lifetime changes; `run` returns after the last use of the pointer.
         let task =
             unsafe { std::mem::transmute::<*const Task<'_>, *const Task<'static>>(std::ptr::from_ref(task)) };
         let shared = &*self.shared;
         // SAFETY: the caller's lock is held and the previous job is finished, so nobody reads the job.
-        unsafe { *shared.job.get() = Job { task, items, chunks, backwards: number % 2 == 1 } };
+        unsafe { *shared.job.get() = Job { task, items, chunks } };
         shared.done.store(0, SeqCst);
         for (thread, left) in shared.left.iter().enumerate() {
             left.0.store(shared.edge(chunks, thread + 1) - shared.edge(chunks, thread), SeqCst);
@@ -131,13 +130,12 @@ impl Workers for Pool {
         // A task that splits again, or a second caller, runs its items itself.
         let alone = self.threads.is_empty() || items <= 1;
         let guard = if alone { None } else { self.caller.try_lock().ok() };
-        let Some(mut number) = guard else {
+        let Some(guard) = guard else {
             task(0, items);
             return;
         };
-        *number = number.wrapping_add(1);
-        self.run(*number, items, task);
-        drop(number);
+        self.run(items, task);
+        drop(guard);
         let panic = lock(&self.shared.panic).take();
         if let Some(panic) = panic {
             resume_unwind(panic);
@@ -183,8 +181,7 @@ impl Shared {
         };
         // SAFETY: this thread owns an unfinished chunk, so the job stays as it is until `done` counts it.
         let job = unsafe { *self.job.get() };
-        let (begin, end) = (self.edge(job.chunks, share), self.edge(job.chunks, share + 1));
-        let chunk = u64::from(if job.backwards { begin + before - 1 } else { end - before });
+        let chunk = u64::from(self.edge(job.chunks, share + 1) - before);
         let edge = |i: u64| (i * job.items as u64 / job.chunks as u64) as u32;
         // SAFETY: the caller's borrow of the task lasts until `done` counts all chunks.
         let task = unsafe { &*job.task };
@@ -238,6 +235,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicU64;
 
     fn check_every_item_once(pool: &Pool, items: u32) {
         let counts: Vec<AtomicU32> = (0..items).map(|_| AtomicU32::new(0)).collect();
