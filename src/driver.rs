@@ -32,6 +32,29 @@ pub struct Compiled {
     pub timings: Vec<(&'static str, Duration)>,
 }
 
+impl Compiled {
+    /// Names what a run computes from its images on: the arithmetic of all programs, their tables, and what state starts
+    /// from. Memory plan, target and threads have no part in it.
+    pub fn fingerprint(&self) -> String {
+        let hash = fqt_runtime::checkpoint::hex;
+        let initial = &self.artifact.initial;
+        let mut parts = String::new();
+        for (program, offsets) in self.programs.iter().zip(&self.plan.offsets) {
+            parts += &hash(program.to_string().as_bytes());
+            for (buffer, &offset) in program.buffers.iter().zip(offsets) {
+                if !matches!(buffer.kind, Kind::State | Kind::Persistent | Kind::Const(_)) {
+                    continue;
+                }
+                // The text of a program shows the first elements of a table only.
+                let found = initial.binary_search_by_key(&(offset as u64 * UNIT), |(offset, _)| *offset);
+                parts += &found.map_or(String::new(), |at| hash(&initial[at].1));
+                parts.push(' ');
+            }
+        }
+        hash(parts.as_bytes())
+    }
+}
+
 /// Brings a module from any stage to something that can run.
 pub fn compile(module: Module) -> Result<Compiled, Diagnostic> {
     let mut clock = Clock { last: Instant::now(), timings: vec![] };

@@ -137,6 +137,33 @@ fn bottlenecks_and_overlapping_pools_train_to_the_same_bits() {
     check_on("resnet50.fqt", &compiled, 2, vec![(runs::targets_here().len() - 1, 2)]);
 }
 
+#[test]
+fn fingerprints_name_what_is_trained() {
+    let of = |words: &str| runs::compiled("resnet8.fqt", words).fingerprint();
+    let compiled = runs::compiled("resnet8.fqt", "--batch 4");
+    let same = compiled.fingerprint();
+    assert_eq!(of("--batch 4"), same);
+    // Other integers, and other weights to begin with.
+    for words in ["--batch 4 --gbits 4", "--batch 4 --seed 5", "--batch 4 optimizer.lr=0.3"] {
+        assert_ne!(of(words), same, "{words}");
+    }
+    // Every byte that is there before the first step counts.
+    for part in 0..compiled.artifact.initial.len() {
+        let mut other = compiled.clone();
+        *other.artifact.initial[part].1.last_mut().unwrap() ^= 1;
+        assert_ne!(other.fingerprint(), same, "part {part}");
+    }
+    // Tests of the network, which training does not need.
+    let mut other = compiled.clone();
+    other.programs[1].calls.pop();
+    assert_ne!(other.fingerprint(), same);
+    // Where it all lies does not count.
+    let mut moved = compiled.clone();
+    moved.plan.offsets.iter_mut().flatten().for_each(|offset| *offset += 1);
+    moved.artifact.initial.iter_mut().for_each(|(offset, _)| *offset += fqtc::plan::UNIT);
+    assert_eq!(moved.fingerprint(), same);
+}
+
 fn run(session: &mut Session, data: &Dataset, options: Options) -> bool {
     train(session, data, &options, &mut ()).unwrap().finished
 }

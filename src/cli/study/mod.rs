@@ -32,6 +32,7 @@ use super::terminal::{Interrupt, note, say};
 use super::train::Run;
 use super::{compile, source::Source};
 use crate::bops::{Bops, bops};
+use crate::driver::Compiled;
 use crate::ir::Stage;
 use crate::passes;
 use cells::Cell;
@@ -92,7 +93,7 @@ struct Sweep {
     /// At the end, write the means as this study's section of a Markdown file, each with a command to check it by
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
-    /// Train cells again that are there with another model or other data
+    /// Train cells again that are there with another model, other data, or the integers of another version of fqtc
     #[arg(long)]
     force: bool,
     /// Stop in the first cell that has so many steps, as Ctrl-C would
@@ -221,11 +222,19 @@ fn plan(args: &Sweep, source: &Source, study: &Path, cell: Cell) -> Result<Plann
     // The name as a whole is checked like that of any run; then it is one below the study.
     run_folder::path(&cell.name)?;
     let folder = study.join(&cell.name);
-    let standing = standing(args, &folder, &merged)?;
+    let fingerprint = || Ok(compile::compiled(source, &cell.model)?.fingerprint());
+    let standing = standing(args, &folder, &merged, fingerprint)?;
     Ok(Planned { cell, folder, merged, bops: bops(&module), standing })
 }
 
-fn standing(args: &Sweep, folder: &Path, merged: &str) -> Result<Standing, Failure> {
+/// A cell is what its note says only if the same model, the same images and the same integers would be trained now: else
+/// nobody could check its result.
+fn standing(
+    args: &Sweep,
+    folder: &Path,
+    merged: &str,
+    fingerprint: impl FnOnce() -> Result<String, Failure>,
+) -> Result<Standing, Failure> {
     let path = folder.join(run_folder::MODEL);
     let model = match fs::read_to_string(&path) {
         Ok(model) => model,
@@ -234,18 +243,22 @@ fn standing(args: &Sweep, folder: &Path, merged: &str) -> Result<Standing, Failu
     };
     // A run without a note ended before its first step.
     let Some(record) = Record::read(folder)? else { return Ok(Standing::New) };
-    let same_data = record.is_on(&args.images);
-    if model == merged && same_data {
+    let what = if !record.is_on(&args.images) {
+        "on other images"
+    } else if model != merged {
+        "with another model"
+    } else if record.fingerprint != Some(fingerprint()?) {
+        "by a version of fqtc that computes other integers"
+    } else {
         return Ok(match record.state {
             State::Begun if !folder.join(LAST).is_file() => Standing::New,
             State::Begun => Standing::Begun(record),
             State::Finished | State::Diverged => Standing::Done(record),
         });
-    }
+    };
     if args.force {
         return Ok(Standing::New);
     }
-    let what = if same_data { "with another model" } else { "on other images" };
     Err(Failure::usage(format!("`{}` was trained {what}", folder.display()))
         .help("train it again with --force, or choose another --name for this study"))
 }
@@ -258,12 +271,14 @@ fn train(
     interrupt: &Interrupt,
 ) -> Result<Option<Trained>, Failure> {
     let Planned { cell, folder, bops, merged, standing } = planned;
-    let (existing, mut before) = match standing {
+    let begun = match standing {
         Standing::Done(record) => return Trained::read(cell, bops, record, &folder).map(Some),
-        Standing::Begun(record) => (Existing::Resume, record),
-        Standing::New => (Existing::Force, Record::new(&args.images)),
+        Standing::Begun(record) => Some(record),
+        Standing::New => None,
     };
-    let ready = compile::ready(source, &cell.model, &args.machine)?;
+    let (ready, fingerprint) = compile::ready_and(source, &cell.model, &args.machine, Compiled::fingerprint)?;
+    let existing = if begun.is_some() { Existing::Resume } else { Existing::Force };
+    let mut before = begun.unwrap_or_else(|| Record::new(&args.images, fingerprint));
     debug_assert_eq!(ready.merged, merged);
     let resume = (existing == Existing::Resume).then(|| folder.join(LAST));
     let mut run = Run::prepare(ready, &args.machine, &args.images, folder.clone(), &existing)?;

@@ -34,6 +34,10 @@ pub(super) struct Record {
     /// The data set as it was named, and how many images of it were held out.
     pub(super) data: String,
     pub(super) validation: Option<u32>,
+    /// [`Compiled::fingerprint`](crate::driver::Compiled::fingerprint) of what is trained: the same model may mean other
+    /// integers to another version of the compiler.
+    #[serde(default)]
+    pub(super) fingerprint: Option<String>,
     pub(super) state: State,
     /// Why it diverged.
     pub(super) reason: Option<String>,
@@ -51,10 +55,11 @@ pub(super) struct Record {
 
 impl Record {
     /// The note about a cell that begins.
-    pub(super) fn new(images: &Images) -> Record {
+    pub(super) fn new(images: &Images, fingerprint: String) -> Record {
         Record {
             data: images.data.clone(),
             validation: images.validation,
+            fingerprint: Some(fingerprint),
             state: State::Begun,
             reason: None,
             seconds: 0.0,

@@ -30,6 +30,24 @@ test "$before" = "$(cksum runs/s/*-s[01]/last.safetensors)" && echo "kept"
 grep -c '<svg' runs/s/summary.html
 grep -E 'src=|href=|url\(' runs/s/summary.html runs/s/summary.svg
 
+# Integers that a version of the program computed otherwise, or did not name: refused, or trained again and nothing else.
+again() { fqtc study tiny.fqt --gbits 4,2 weights.per=channel,tensor --seeds 0,1 --validation 500 --name s "$@"; }
+edit() { sed "$1" "$2" > edited && mv edited "$2"; }
+before=$(cksum runs/s/*/last.safetensors)
+edit 's/"fingerprint": ".*"/"fingerprint": "other"/' runs/s/g2-weights.per=tensor-s1/cell.json
+again
+edit '/"fingerprint"/d' runs/s/g4-weights.per=channel-s0/cell.json
+again
+again --force 2>&1 | sed -n 's/.*run folder/trained again:/p'
+test "$before" = "$(cksum runs/s/*/last.safetensors)" && echo "the same"
+again --quiet 2>&1 | masked
+fqtc study tiny.fqt weights.per=channel --gbits 4 --seeds 0 --validation 500 --name b --quiet --max-steps 5
+edit 's/"fingerprint": ".*"/"fingerprint": "other"/' runs/b/g4-s0/cell.json
+echo > runs/b/g4-s0/last.safetensors
+fqtc study tiny.fqt weights.per=channel --gbits 4 --seeds 0 --validation 500 --name b --quiet
+fqtc study tiny.fqt weights.per=channel --gbits 4 --seeds 0 --validation 500 --name b --quiet --force 2>&1 | masked
+cmp runs/straight/last.safetensors runs/b/g4-s0/last.safetensors && echo "the same"
+
 # Cells of another model, other images, or a run; a cell that diverges.
 fqtc study tiny.fqt --gbits 4,2 weights.per=channel,tensor --epochs 2 --seeds 0 --validation 500 --name s
 fqtc study tiny.fqt --gbits 4,2 weights.per=channel,tensor --seeds 0 --name s
@@ -60,4 +78,4 @@ fqtc study tiny.fqt --data nowhere
 fqtc study tiny.fqt --validation 10000 --name v
 fqtc study tiny.fqt --name ../elsewhere
 test -e runs/v && echo "an empty study is left"
-rm -r tiny.fqt runs/s runs/d runs/stopped
+rm -r tiny.fqt runs/s runs/b runs/d runs/stopped
