@@ -68,8 +68,21 @@ pub(super) struct Args {
 
 /// What was measured with one recipe and one width.
 pub(super) struct Measured {
-    pub(super) label: String,
+    /// If one was asked for.
+    pub(super) recipe: Option<String>,
+    pub(super) gbits: i64,
     pub(super) crossings: Vec<Crossing>,
+}
+
+impl Measured {
+    /// Recipe and width in a few words.
+    pub(super) fn label(&self) -> String {
+        label(self.recipe.as_deref(), self.gbits)
+    }
+}
+
+fn label(recipe: Option<&str>, gbits: i64) -> String {
+    recipe.map_or(String::new(), |recipe| format!("{recipe}, ")) + &format!("{gbits} bits")
 }
 
 /// Runs the command.
@@ -111,17 +124,17 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             if interrupt.requested() {
                 return Err(Failure::Interrupted);
             }
-            let label =
-                recipe.iter().cloned().chain([format!("{gbits} bits")]).collect::<Vec<_>>().join(", ");
-            note(&format!("{label}: {} backward passes", args.passes));
+            note(&format!("{}: {} backward passes", label(recipe.as_deref(), gbits), args.passes));
             let (image, labels) = calibration.batch(module, &calibration.data.test);
             let point = Point::new(module, &calibration.params, &image, &labels);
-            all.push(Measured { label, crossings: point.measure(args.passes, args.machine.threads()) });
+            let crossings = point.measure(args.passes, args.machine.threads());
+            all.push(Measured { recipe: recipe.clone(), gbits, crossings });
         }
     }
     if args.layers {
-        all.iter()
-            .try_for_each(|measured| say(&format!("{}\n{}\n", measured.label, table(&by_layer(measured)))))?;
+        all.iter().try_for_each(|measured| {
+            say(&format!("{}\n{}\n", measured.label(), table(&by_layer(measured))))
+        })?;
     }
     say(&table(&totals(&all)))?;
     let Some(path) = &args.svg else { return Ok(()) };
@@ -142,8 +155,10 @@ fn by_layer(measured: &Measured) -> Vec<Vec<String>> {
     rows
 }
 
-/// A line for each recipe and width: noise at the first layer, and its growth per layer, the root of 1 + noise.
+/// A line for each recipe and width: noise at the first layer, and its growth per layer, the root of 1 + noise. Recipes
+/// have a column of their own if there are several.
 fn totals(all: &[Measured]) -> Vec<Vec<String>> {
+    let several = all.iter().any(|measured| measured.recipe != all[0].recipe);
     let head = [
         "gradients",
         "layers",
@@ -155,14 +170,19 @@ fn totals(all: &[Measured]) -> Vec<Vec<String>> {
         "by gains",
         "as signal",
     ];
-    let mut rows = vec![head.map(str::to_owned).to_vec()];
-    for Measured { label, crossings } in all {
+    let recipe_head = several.then(|| "recipe".to_owned());
+    let mut rows = vec![recipe_head.into_iter().chain(head.map(str::to_owned)).collect()];
+    for measured @ Measured { recipe, gbits, crossings } in all {
         let Some(first) = crossings.last() else { continue };
         let n = crossings.len();
         let own = crossings.iter().map(|crossing| crossing.own).sum::<f64>() / n as f64;
         let noises = [first.measured, first.by_gains, first.as_signal];
         let growths = noises.map(|noise| format!("{:.4}", root(1.0 + noise, (n - 1).max(1))));
-        let row = [label.clone(), n.to_string(), number(own)].into_iter();
+        let names = match recipe {
+            Some(recipe) if several => vec![recipe.clone(), format!("{gbits} bits")],
+            _ => vec![measured.label()],
+        };
+        let row = names.into_iter().chain([n.to_string(), number(own)]);
         rows.push(row.chain(noises.map(number)).chain(growths).collect());
     }
     rows
@@ -187,6 +207,32 @@ pub(super) fn number(x: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn several_recipes_have_a_column() {
+        let crossing = |own, measured| Crossing {
+            layer: "conv1".into(),
+            own,
+            measured,
+            as_signal: 0.0,
+            by_gains: measured,
+        };
+        let of = |recipe: Option<&str>, gbits| Measured {
+            recipe: recipe.map(str::to_owned),
+            gbits,
+            crossings: vec![crossing(0.25, 0.0), crossing(0.75, 0.5)],
+        };
+        let first_columns = |all: &[Measured]| -> Vec<String> {
+            totals(all).iter().map(|row| row[..row.len() - 6].join("|")).collect()
+        };
+        assert_eq!(first_columns(&[of(None, 4)]), ["gradients|layers|mean c", "4 bits|2|0.5000"]);
+        let a = || of(Some("a"), 4);
+        assert_eq!(first_columns(&[a()]), ["gradients|layers|mean c", "a, 4 bits|2|0.5000"]);
+        let both = totals(&[a(), of(Some("b"), 8)]);
+        assert_eq!(both[0][..2], ["recipe", "gradients"]);
+        assert_eq!(both[1].join("|"), "a|4 bits|2|0.5000|0.5000|0.5000|0.0000|1.5000|1.5000|1.0000");
+        assert_eq!(both[2][..2], ["b", "8 bits"]);
+    }
 
     #[test]
     fn roots_and_numbers() {

@@ -1,6 +1,7 @@
 //! A study as charts, one SVG: accuracy against gradient bits, and the course of the loss.
 
 use plotters::coord::Shift;
+use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 
 use super::cells::{Axis, Subject};
@@ -156,56 +157,98 @@ fn losses(area: &Area, study: &Study) -> Drawn {
     legend(&mut chart, SeriesLabelPosition::UpperRight)
 }
 
-/// Noise of gradients from the last layer to the first, as powers of ten: points measured, lines predicted.
+/// Noise of gradients from the last layer to the first, in powers of ten: points measured, lines predicted; a colour for
+/// each width, dashes and a kind of point for each recipe.
 pub(super) fn noise(all: &[Measured]) -> Result<String, String> {
     let mut text = String::new();
     let mut draw = || -> Drawn {
         let root = SVGBackend::with_string(&mut text, (SIZE.0, SIZE.1 / 2)).into_drawing_area();
         root.fill(&WHITE)?;
-        inflations(&root, all)?;
+        noises(&root, all)?;
         Ok(root.present()?)
     };
     draw().map_err(|error| error.to_string())?;
     Ok(text)
 }
 
-fn inflations(area: &Area, all: &[Measured]) -> Drawn {
-    let values = || all.iter().flat_map(|measured| &measured.crossings);
-    let high = values().flat_map(|c| [1.0 + c.measured, 1.0 + c.by_gains]).fold(2.0, f64::max);
+/// Lengths of the dashes and the gaps of a line, in pixels; the first is longer than any line.
+const DASHES: [(i32, i32); 4] = [(100_000, 1), (7, 4), (2, 4), (14, 4)];
+
+/// A point of a recipe: a dot, a ring, a cross or a triangle.
+fn point<'a>(
+    recipe: usize,
+    at: (f64, f64),
+    colour: RGBColor,
+) -> DynElement<'static, SVGBackend<'a>, (f64, f64)> {
+    match recipe % DASHES.len() {
+        0 => Circle::new(at, 3, colour.filled()).into_dyn(),
+        1 => Circle::new(at, 4, colour.stroke_width(1)).into_dyn(),
+        2 => Cross::new(at, 4, colour.stroke_width(1)).into_dyn(),
+        _ => TriangleMarker::new(at, 4, colour.filled()).into_dyn(),
+    }
+}
+
+fn noises(area: &Area, all: &[Measured]) -> Drawn {
+    // Nothing has no place on a scale of powers.
+    let points = |measured: &Measured, of: fn(&Crossing) -> f64| -> Vec<(f64, f64)> {
+        let values = measured.crossings.iter().map(of).enumerate().filter(|(_, noise)| *noise > 0.0);
+        values.map(|(i, noise)| (i as f64 + 1.0, noise)).collect()
+    };
+    let both = |measured| [points(measured, |c| c.measured), points(measured, |c| c.by_gains)];
+    let values = all.iter().flat_map(both).flatten().map(|(_, noise)| noise);
+    let (low, high) = range(values).unwrap_or((0.1, 1.0));
+    // Room for the legend is at the right.
     let last = all.iter().map(|measured| measured.crossings.len()).max().unwrap_or(0).max(2) as f64;
     let mut chart = ChartBuilder::on(area)
-        .caption("1 + noise of gradients: measured (points), predicted by gains (lines)", (FONT, 18))
+        .caption("noise of gradients: measured (points), predicted by gains (lines)", (FONT, 18))
         .margin(12)
         .x_label_area_size(42)
         .y_label_area_size(72)
-        .build_cartesian_2d(1.0..last, (0.5..2.0 * high).log_scale())?;
+        .build_cartesian_2d(1.0..1.35 * last, (0.6 * low..1.6 * high).log_scale())?;
     chart
         .configure_mesh()
         .max_light_lines(0)
-        .x_label_formatter(&|x| if (x - x.round()).abs() < 1e-6 { format!("{x:.0}") } else { String::new() })
+        .x_label_formatter(&|x| {
+            if (x - x.round()).abs() < 1e-6 && *x <= last { format!("{x:.0}") } else { String::new() }
+        })
         .x_desc("quantizers from the last layer to the first")
         .y_label_formatter(&|y| format!("{y:.0e}"))
         .label_style((FONT, 13))
         .draw()?;
-    for (i, measured) in all.iter().enumerate() {
-        let colour = COLOURS[i % COLOURS.len()];
-        let points = |of: fn(&Crossing) -> f64| {
-            measured.crossings.iter().enumerate().map(move |(i, crossing)| (i as f64 + 1.0, of(crossing)))
-        };
+    let (recipes, widths) = (ranks(all, |of| of.recipe.clone()), ranks(all, |of| of.gbits));
+    for ((measured, recipe), width) in all.iter().zip(recipes).zip(widths) {
+        let colour = COLOURS[width % COLOURS.len()];
+        let (dash, gap) = DASHES[recipe % DASHES.len()];
+        let style = colour.stroke_width(2);
         chart
-            .draw_series(LineSeries::new(points(|c| 1.0 + c.by_gains), colour.stroke_width(2)))?
-            .label(&measured.label)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
-        chart.draw_series(points(|c| 1.0 + c.measured).map(|at| Circle::new(at, 3, colour.filled())))?;
+            .draw_series(DashedLineSeries::new(points(measured, |c| c.by_gains), dash, gap, style))?
+            .label(measured.label())
+            .legend(move |(x, y)| DashedPathElement::new([(x, y), (x + 26, y)], dash, gap, style));
+        let dots = points(measured, |c| c.measured);
+        chart.draw_series(dots.into_iter().map(|at| point(recipe, at, colour)))?;
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(SeriesLabelPosition::MiddleRight)
+        .legend_area_size(34)
         .background_style(WHITE.mix(0.85))
         .border_style(BLACK.mix(0.3))
         .label_font((FONT, 13))
         .draw()?;
     Ok(())
+}
+
+/// For each of some items, the place of its key among the different keys, in order of their first.
+fn ranks<T, K: PartialEq>(items: &[T], key: impl Fn(&T) -> K) -> Vec<usize> {
+    let mut seen: Vec<K> = vec![];
+    let place = |item: &T| {
+        let key = key(item);
+        seen.iter().position(|known| *known == key).unwrap_or_else(|| {
+            seen.push(key);
+            seen.len() - 1
+        })
+    };
+    items.iter().map(place).collect()
 }
 
 type Chart<'a, 'b> = ChartContext<
@@ -229,4 +272,46 @@ fn legend<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>, position: SeriesLabelPosition) 
 fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     values
         .fold(None, |ends, x| Some(ends.map_or((x, x), |(low, high): (f64, f64)| (low.min(x), high.max(x)))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_are_places_among_different_keys() {
+        assert_eq!(ranks(&["b8", "b4", "a8", "a4", "b2"], |x| x.chars().next()), [0, 0, 1, 1, 0]);
+        assert_eq!(ranks(&["b8", "b4", "a8", "a4", "b2"], |x| x.chars().nth(1)), [0, 1, 0, 1, 2]);
+    }
+
+    /// Lines by their colour and how many pieces they are drawn in, and points by their shape.
+    #[test]
+    fn recipes_differ_in_dashes_and_points() {
+        let crossing = |layer: usize| {
+            let noise = 0.1 * layer as f64;
+            Crossing { layer: String::new(), own: 0.1, measured: noise, as_signal: noise, by_gains: noise }
+        };
+        let measured = |recipe: &str, gbits| Measured {
+            recipe: Some(recipe.to_owned()),
+            gbits,
+            crossings: (0..5).map(crossing).collect(),
+        };
+        let all = [measured("a", 8), measured("a", 4), measured("b", 8), measured("b", 4)];
+        let svg = noise(&all).expect("a drawing");
+        let lines = |colour: &str| {
+            svg.matches(&format!("<polyline fill=\"none\" opacity=\"1\" stroke=\"{colour}\"")).count()
+        };
+        for colour in ["#0072B2", "#D55E00"] {
+            // The line of `a` and its sample are one piece each.
+            assert!(lines(colour) > 2 + 20, "{colour}: {} pieces", lines(colour));
+            let dots = format!("r=\"3\" opacity=\"1\" fill=\"{colour}\"");
+            let rings = format!("r=\"4\" opacity=\"1\" fill=\"none\" stroke=\"{colour}\"");
+            assert_eq!((svg.matches(&dots).count(), svg.matches(&rings).count()), (4, 4), "{colour}");
+        }
+        let one = noise(&all[..2]).expect("a drawing");
+        assert_eq!(one.matches("stroke=\"#0072B2\" stroke-width=\"2\"").count(), 2);
+        for label in ["a, 8 bits", "a, 4 bits", "b, 8 bits", "b, 4 bits"] {
+            assert!(svg.contains(label), "{label}");
+        }
+    }
 }
