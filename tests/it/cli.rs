@@ -132,7 +132,7 @@ fn bench_prints_one_object() {
 fn every_command_of_the_readme_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut commands = vec![];
-    for file in ["README.md", "models/README.md", "tests/bench/README.md"] {
+    for file in ["README.md", "models/README.md", "models/recipes/README.md", "tests/bench/README.md"] {
         let text = fs::read_to_string(root.join(file)).unwrap();
         commands.extend(text.lines().filter_map(command).map(|words| (file, words)));
     }
