@@ -7,7 +7,7 @@
 //! that comes late finds nothing left and is not waited for, so the pool also works with more threads than cores. Idle
 //! threads spin for a moment, because the next call of a step follows within microseconds, then sleep.
 //!
-//! Which thread runs which chunk is left to chance; results do not depend on it (see [`crate::step`]).
+//! Which thread ends up with which chunk is left to chance; results do not depend on it (see [`crate::step`]).
 
 #![allow(unsafe_code, reason = "a borrowed task is shared with threads that outlive the borrow")]
 

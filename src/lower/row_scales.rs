@@ -44,6 +44,8 @@ pub(super) struct RowScale {
     multiplier: Value,
     /// Pairs of the reciprocal and of what rounds its product.
     reciprocal: Value,
+    /// Largest |stored code|.
+    largest_code: i32,
 }
 
 impl RowScales {
@@ -84,13 +86,10 @@ impl RowScales {
 
     /// Largest |stored code|: with the largest multiplier codes stop short of −2^(bits−1), as no value is beyond the range.
     pub(super) fn largest_code(&self) -> i32 {
-        Self::largest_of(self.bits)
-    }
-
-    fn largest_of(bits: u32) -> i32 {
-        let levels = gradient_levels(bits);
-        let stored = |m: &u32| if m >> (STORED_BITS - bits) == 1 { levels } else { levels + 1 } * *m as i32;
-        quant::row_multipliers(bits).iter().map(stored).max().expect("there are multipliers")
+        let levels = gradient_levels(self.bits);
+        let most = 1 << (STORED_BITS - self.bits);
+        let stored = |m: u32| if m == most { levels } else { levels + 1 } * m as i32;
+        quant::row_multipliers(self.bits).into_iter().map(stored).max().expect("there are multipliers")
     }
 
     /// Largest fixed-point value.
@@ -186,7 +185,7 @@ impl RowScales {
             (through(self.multiplier, multiplier), through(self.reciprocal, reciprocal));
         let half = splat(kx, 1 << (row_point(self.bits) - 1));
         let reciprocal = kx.pair(reciprocal, half);
-        RowScale { bits: self.bits, multiplier, reciprocal }
+        RowScale { bits: self.bits, multiplier, reciprocal, largest_code: self.largest_code() }
     }
 
     /// What 2^(bits−1) − 1 steps must reach: the lesser extreme, and of the larger, which has one step more, its part.
@@ -219,7 +218,6 @@ impl RowScale {
     /// The stored code.
     pub(super) fn stored(self, kx: &mut Kx, code: Value) -> Value {
         let v = kx.mul(code, self.multiplier);
-        let largest = RowScales::largest_of(self.bits);
-        kx.clamp(v, -largest, largest)
+        kx.clamp(v, -self.largest_code, self.largest_code)
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use fqtc::ir::{Attr, Layers, Module, Node, Role, Value};
+use fqtc::ir::{Attr, Layers, Module, Node, Role, Training, Value};
 use fqtc::tensor::Tensor;
 use fqtc::types::{flag, int};
 
@@ -442,7 +442,9 @@ fn check_contractions(name: &str, step: &Step) {
         let t = step.dense(&format!("{}.t", node.path), &acc.shape);
         let floor = acc.map(|v| (v / by).floor().clamp(-32767.0, 32767.0));
         assert!(t.data == floor.data, "{what}: t is the accumulator shifted");
-        assert!(by == 1.0 || t.largest() > 100.0, "{what}: the shift leaves bits");
+        // Codes of the few bits that a cycle begins with need no shift, and then nothing is lost.
+        let unshifted = by == 1.0 && step.module.training.precision.0 != Training::FIXED;
+        assert!(unshifted || t.largest() > 100.0, "{what}: the shift leaves bits");
         let unit = step.dyadics(&format!("{}.unit", node.path));
         for (c, unit) in unit[..shape[0] as usize].iter().enumerate() {
             let meant = scale[c] * step.step_of(node.operands[0]) * by;
