@@ -5,15 +5,17 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fqt_runtime::arena::Arena;
-use fqt_runtime::program::{Artifact, DType, Metric, MetricKind, Slot};
+use fqt_runtime::program::{Artifact, DType, Metric, MetricKind, Slot, Steps};
 use fqt_runtime::step::Call;
 
 use crate::diag::Diagnostic;
 use crate::ir::{Module, Param, Stage};
 use crate::kernel::interp::encode;
+use crate::kernel::reach::reaches;
 use crate::kernel::{self, Kind, Program, verify};
 use crate::lower::{self, Drawn, Initial, Lowered, Mode, Start, lower};
 use crate::plan::{Plan, UNIT, plan};
+use crate::schedule::{Chain, Schedule, schedule};
 use crate::tensor::Tensor;
 use crate::{passes, plan_check};
 
@@ -24,6 +26,8 @@ pub struct Compiled {
     pub module: Module,
     /// Training, evaluation, evaluation with batch statistics. All have the same kernels.
     pub programs: [Program; 3],
+    /// When their calls run.
+    pub schedules: [Schedule; 3],
     /// Where their buffers lie.
     pub plan: Plan,
     /// What the runtime runs.
@@ -34,7 +38,7 @@ pub struct Compiled {
 
 impl Compiled {
     /// Names what a run computes from its images on: the arithmetic of all programs, their tables, and what state starts
-    /// from. Memory plan, target and threads have no part in it.
+    /// from. Schedule, memory plan, target and threads have no part in it.
     pub fn fingerprint(&self) -> String {
         let hash = fqt_runtime::checkpoint::hex;
         let initial = &self.artifact.initial;
@@ -77,14 +81,18 @@ pub fn compile(module: Module) -> Result<Compiled, Diagnostic> {
     let check = |facts: Vec<_>| programs.iter().try_for_each(|program| verify::calls(program, &facts));
     facts.and_then(check).map_err(|violation| internal("I0501", violation.to_string()))?;
     clock.tick("verify");
-    let all = programs.each_ref();
+    let reaches: Vec<_> = programs[0].kernels.iter().map(reaches).collect();
+    let schedules = programs.each_ref().map(|program| schedule(program, &reaches));
+    clock.tick("schedule");
+    let all: Vec<_> = programs.iter().zip(&schedules).collect();
     let plan = plan(&all)
         .map_err(|why| Diagnostic::new("E0502", why).help("use a smaller batch, image or network"))?;
+    let all: Vec<_> = programs.iter().zip(&schedules).map(|(p, s)| (p, s, &reaches[..])).collect();
     plan_check::check(&all, &plan).map_err(|why| internal("I0502", why))?;
     clock.tick("plan");
-    let artifact = artifact(&module, &programs, &plan, &parameters, &metrics, &initial);
+    let artifact = artifact(&module, &programs, &schedules, &plan, &parameters, &metrics, &initial);
     clock.tick("weights");
-    Ok(Compiled { module, programs, plan, artifact, timings: clock.timings })
+    Ok(Compiled { module, programs, schedules, plan, artifact, timings: clock.timings })
 }
 
 struct Clock {
@@ -143,14 +151,15 @@ pub fn parameters(params: &[Param], artifact: &Artifact, arena: &Arena) -> Vec<T
 fn artifact(
     module: &Module,
     programs: &[Program; 3],
+    schedules: &[Schedule; 3],
     plan: &Plan,
     parameters: &[String],
     metrics: &[lower::Metric],
     initial: &Initial,
 ) -> Artifact {
-    let train = &programs[0];
+    let first = &programs[0];
     let offset = |name: &str| {
-        let at = train.buffers.iter().position(|b| b.name == name);
+        let at = first.buffers.iter().position(|b| b.name == name);
         at.map(|i| plan.offsets[0][i] as u64 * UNIT).expect("lowering declares what the runtime exchanges")
     };
     let slot = |name: &str, dtype: DType, extents: Vec<u32>| Slot {
@@ -159,7 +168,7 @@ fn artifact(
         extents,
         offset: offset(name),
     };
-    let state: Vec<Slot> = train
+    let state: Vec<Slot> = first
         .buffers
         .iter()
         .filter(|b| b.kind == Kind::State)
@@ -174,21 +183,24 @@ fn artifact(
     let image = &module.ty(module.image).shape;
     let [batch, height, width, channels] = [0, 1, 2, 3].map(|i| image[i] as u32);
     let mut args = vec![];
-    let mut calls = |number: usize| -> Vec<Call> {
+    let mut steps = |number: usize| {
         let program = &programs[number];
-        let one = |call: &kernel::Call| {
-            let first = args.len() as u32;
+        let mut one = |&call: &usize| {
+            let (call, first) = (&program.calls[call], args.len() as u32);
             args.extend(call.args.iter().map(|a| plan.offsets[number][a.0 as usize]));
             Call { kernel: call.kernel as u32, args: first, items: program.kernels[call.kernel].items }
         };
-        program.calls.iter().map(one).collect()
+        let mut chain = |chain: &Chain| (chain.calls.iter().map(&mut one).collect(), chain.parts);
+        let mut steps = Steps::default();
+        schedules[number].stages.iter().for_each(|stage| steps.push(stage.iter().map(&mut chain)));
+        steps
     };
-    let (train_calls, eval, eval_batch) = (calls(0), calls(1), calls(2));
+    let (train, eval, eval_batch) = (steps(0), steps(1), steps(2));
     Artifact {
         model_hash: model_hash(programs),
         arena_bytes: plan.bytes,
-        prepare: vec![],
-        train: train_calls,
+        prepare: Steps::default(),
+        train,
         eval,
         eval_batch,
         args,

@@ -6,7 +6,7 @@
 //! ```text
 //! model.fqt ── syntax ──▶ syntax tree ── elaborate ──▶ training IR ── passes ──▶ training IR ── lower ──▶ kernel program
 //!                                                          │                        │                        │
-//!                                                          └──────── oracle ────────┘                      plan
+//!                                                          └──────── oracle ────────┘                 schedule, plan
 //!                                                           (f64: what it means)                             │
 //!              fqt-runtime ◀── codegen (Cranelift, in memory) ◀── plan_check, kernel::verify ◀───────────────┘
 //! ```
@@ -23,13 +23,14 @@
 //!    After each the module is numbered canonically and verified. Quantizers come before differentiation, so that clip
 //!    masks and the gradients of learned clips are derivatives like all others.
 //! 4. [`lower`] walks the nodes and writes one kernel program for training and two for evaluation. They share state by name.
-//! 5. [`kernel::verify`] proves that accesses stay inside buffers and that no integer overflows; [`plan`](mod@plan) places
-//!    the buffers in one arena, and [`plan_check`] replays the plan without knowing how it was made.
+//! 5. [`kernel::verify`] proves that accesses stay inside buffers and that no integer overflows; [`schedule`](mod@schedule)
+//!    says which calls need no barrier between them; [`plan`](mod@plan) places the buffers in one arena, and [`plan_check`]
+//!    replays both without knowing how they were made.
 //! 6. [`codegen`] compiles every kernel to one function `(arena, args, first, last)` over a range of items. Cranelift emits
 //!    everything; where the target has vectors of 256 or 512 bits, contractions and (512) loops over lanes become leaf
 //!    functions of an emitter of our own, which the Cranelift code calls; where it has tiles, contractions that are
 //!    cheaper so become products of tiles.
-//! 7. The runtime runs a table of calls, each a barrier, on its threads; it knows data sets, checkpoints and metrics, and
+//! 7. The runtime runs tables of calls, in chains and between barriers, on its threads; it knows data sets, checkpoints and metrics, and
 //!    nothing of the compiler.
 //!
 //! [`driver`] is steps 3 to 5 on one page.
@@ -58,7 +59,8 @@
 //! | [`oracle`] | a module evaluated in f64 |
 //! | [`noise`] | gradient noise by layer, measured by the oracle and predicted |
 //! | [`lower`] | training IR to kernel programs: the integer arithmetic |
-//! | [`plan`](mod@plan), [`plan_check`] | the memory plan and its independent checker |
+//! | [`schedule`](mod@schedule) | which calls follow each other without a barrier, and which run at the same time |
+//! | [`plan`](mod@plan), [`plan_check`] | the memory plan; the independent checker of it and of the schedule |
 //! | [`codegen`] | emission through Cranelift, in wide vectors and in tiles, code in memory, the audit of emitted bytes, the peak of the machine |
 //! | [`models`], [`datasets`] | networks that come with the program; data sets it can fetch, and the built-in sample |
 //! | [`driver`] | the pipeline |
@@ -148,6 +150,7 @@ pub mod plan;
 pub mod plan_check;
 pub mod quant;
 pub mod rectify;
+pub mod schedule;
 pub mod syntax;
 pub mod targets;
 pub mod tensor;

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::kernel::{Kind, Program};
+use crate::schedule::Schedule;
 
 /// Unit of offsets, in bytes: a cache line.
 pub const UNIT: u64 = 64;
@@ -24,11 +25,11 @@ pub struct Plan {
     pub lasting: u64,
 }
 
-/// First and last call that touches a buffer.
-pub fn lifetimes(program: &Program) -> Vec<Option<(usize, usize)>> {
+/// First and last stage that touches a buffer.
+pub fn lifetimes(program: &Program, schedule: &Schedule) -> Vec<Option<(usize, usize)>> {
     let mut lives: Vec<Option<(usize, usize)>> = vec![None; program.buffers.len()];
-    for (number, call) in program.calls.iter().enumerate() {
-        for arg in &call.args {
+    for (number, stage) in schedule.stages.iter().enumerate() {
+        for arg in Schedule::calls(stage).flat_map(|call| &program.calls[call].args) {
             let life = &mut lives[arg.0 as usize];
             *life = Some((life.map_or(number, |l| l.0), number));
         }
@@ -37,9 +38,9 @@ pub fn lifetimes(program: &Program) -> Vec<Option<(usize, usize)>> {
 }
 
 /// Places the buffers of programs that share an arena. An error says that it would be too large.
-pub fn plan(programs: &[&Program]) -> Result<Plan, String> {
+pub fn plan(programs: &[(&Program, &Schedule)]) -> Result<Plan, String> {
     let mut named: BTreeMap<(u8, &str), (u64, u64)> = BTreeMap::new();
-    for program in programs {
+    for (program, _) in programs {
         for buffer in program.buffers.iter().filter(|b| b.kind != Kind::Temp) {
             let order = match buffer.kind {
                 Kind::State => 0,
@@ -57,8 +58,8 @@ pub fn plan(programs: &[&Program]) -> Result<Plan, String> {
     }
     let places: BTreeMap<&str, u64> = named.iter().map(|((_, name), (offset, _))| (*name, *offset)).collect();
     let mut plan = Plan { offsets: vec![], bytes: lasting, lasting };
-    for program in programs {
-        let (temps, end) = place(program, lasting);
+    for (program, schedule) in programs {
+        let (temps, end) = place(program, schedule, lasting);
         plan.bytes = plan.bytes.max(end);
         let offset = |(i, b): (usize, &crate::kernel::Buffer)| match b.kind {
             Kind::Temp => temps[i],
@@ -73,15 +74,15 @@ pub fn plan(programs: &[&Program]) -> Result<Plan, String> {
 }
 
 /// Offsets of the buffers of one step (zero for others), and the end of the last.
-fn place(program: &Program, base: u64) -> (Vec<u64>, u64) {
-    let lives = lifetimes(program);
+fn place(program: &Program, schedule: &Schedule, base: u64) -> (Vec<u64>, u64) {
+    let lives = lifetimes(program, schedule);
     let mut order: Vec<usize> = (0..program.buffers.len())
         .filter(|&i| program.buffers[i].kind == Kind::Temp && lives[i].is_some())
         .collect();
     order.sort_by_key(|&i| (std::cmp::Reverse(program.buffers[i].bytes()), i));
     let mut offsets = vec![base; program.buffers.len()];
     let mut end = base;
-    // Placed buffers by offset: (offset, end, first call, last call).
+    // Placed buffers by offset: (offset, end, first stage, last stage).
     let mut placed: Vec<(u64, u64, usize, usize)> = vec![];
     for i in order {
         let size = program.buffers[i].bytes().next_multiple_of(UNIT);

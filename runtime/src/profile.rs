@@ -4,6 +4,7 @@
 
 #![allow(unsafe_code, reason = "wraps kernels, which are run on a raw arena")]
 
+use crate::program::Steps;
 use crate::step::Kernels;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 /// How long one call took, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CallTime {
-    /// From the end of the call before to its end, which is when all threads have done their parts.
+    /// Of the time from the end of the stage before to the end of its own, its part by `busy`.
     pub wall: u64,
     /// In the kernel, summed over the threads: at most `wall` times the threads, and less by what they wait.
     pub busy: u64,
@@ -20,18 +21,31 @@ pub struct CallTime {
 /// Kernels with a clock.
 pub(crate) struct Timed<'a> {
     kernels: &'a dyn Kernels,
-    busy: AtomicU64,
+    /// The arguments of all calls: where those of a call lie says which it is.
+    args: &'a [u32],
+    /// Time in kernels by the position of a call's arguments.
+    busy: Vec<AtomicU64>,
 }
 
 impl Timed<'_> {
-    pub(crate) fn new(kernels: &dyn Kernels) -> Timed<'_> {
-        Timed { kernels, busy: AtomicU64::new(0) }
+    pub(crate) fn new<'a>(kernels: &'a dyn Kernels, args: &'a [u32]) -> Timed<'a> {
+        let busy = (0..=args.len()).map(|_| AtomicU64::new(0)).collect();
+        Timed { kernels, args, busy }
     }
 
-    /// The time in kernels since this was last asked. Between two calls, every part of the first is counted: the
-    /// barrier orders the additions before it.
-    pub(crate) fn take(&self) -> u64 {
-        self.busy.swap(0, Relaxed)
+    /// The times of all calls of a program that has run once, its stages for so long.
+    pub(crate) fn times(&self, steps: &Steps, walls: &[u64]) -> Vec<CallTime> {
+        let mut calls = steps.calls();
+        let mut times = vec![];
+        for (n, &wall) in steps.calls_of_stages().zip(walls) {
+            let (now, later) = calls.split_at(n);
+            let busy = now.iter().map(|call| self.busy[call.args as usize].load(Relaxed));
+            let all = busy.clone().sum::<u64>().max(1);
+            let part = |busy| (u128::from(wall) * u128::from(busy) / u128::from(all)) as u64;
+            times.extend(busy.map(|busy| CallTime { wall: part(busy), busy }));
+            calls = later;
+        }
+        times
     }
 }
 
@@ -40,7 +54,8 @@ impl Kernels for Timed<'_> {
         let begin = Instant::now();
         // SAFETY: passed on from the caller.
         unsafe { self.kernels.run(kernel, arena, args, first, last) }
-        self.busy.fetch_add(nanoseconds(begin.elapsed()), Relaxed);
+        let position = (args.addr() - self.args.as_ptr().addr()) / size_of::<u32>();
+        self.busy[position].fetch_add(nanoseconds(begin.elapsed()), Relaxed);
     }
 }
 

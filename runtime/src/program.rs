@@ -4,7 +4,7 @@
 //! emitted code and the interpreter run under the same loop.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::step::{Call, OFFSET_UNIT};
+use crate::step::{Call, Chain, OFFSET_UNIT, Step};
 use serde::{Deserialize, Serialize};
 
 /// Element type of a buffer.
@@ -94,6 +94,43 @@ pub struct Metric {
     pub slot: Slot,
 }
 
+/// What a step runs: calls in chains, chains in stages (see [`crate::step`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Steps {
+    calls: Vec<Call>,
+    chains: Vec<Chain>,
+    stages: Vec<u32>,
+}
+
+impl Steps {
+    /// Appends a stage: chains, each of calls and a number of parts.
+    pub fn push(&mut self, stage: impl IntoIterator<Item = (Vec<Call>, u32)>) {
+        let before = self.chains.len();
+        for (calls, parts) in stage {
+            self.chains.push(Chain { calls: calls.len() as u32, parts });
+            self.calls.extend(calls);
+        }
+        self.stages.push((self.chains.len() - before) as u32);
+    }
+
+    /// All calls, in an order in which they may run.
+    pub fn calls(&self) -> &[Call] {
+        &self.calls
+    }
+
+    /// The number of calls of each stage.
+    pub(crate) fn calls_of_stages(&self) -> impl Iterator<Item = usize> {
+        let mut chains = self.chains.iter();
+        let calls = move |&n: &u32| chains.by_ref().take(n as usize).map(|chain| chain.calls as usize).sum();
+        self.stages.iter().map(calls)
+    }
+
+    /// What runs, with these arguments.
+    pub(crate) fn step<'a>(&'a self, args: &'a [u32]) -> Step<'a> {
+        Step { calls: &self.calls, chains: &self.chains, stages: &self.stages, args }
+    }
+}
+
 /// A compiled training program.
 ///
 /// All programs share the arena; `train` also advances `step` by one. Evaluation reads `images` and `labels`,
@@ -107,13 +144,13 @@ pub struct Artifact {
     /// Argument table of all calls: buffer offsets in units of [`OFFSET_UNIT`].
     pub args: Vec<u32>,
     /// Derives what is not state but survives steps (packed weights) from the state; runs whenever the state was set.
-    pub prepare: Vec<Call>,
+    pub prepare: Steps,
     /// One training step.
-    pub train: Vec<Call>,
+    pub train: Steps,
     /// Evaluation of a batch with running statistics: samples do not influence each other.
-    pub eval: Vec<Call>,
+    pub eval: Steps,
     /// Evaluation of a full batch with its own statistics.
-    pub eval_batch: Vec<Call>,
+    pub eval_batch: Steps,
     /// What the arena holds at the start of a run besides zeros: offsets and bytes.
     pub initial: Vec<(u64, Vec<u8>)>,
     /// What survives steps: exactly the tensors of a checkpoint.
@@ -215,9 +252,18 @@ impl Artifact {
         if self.args.iter().any(|&unit| unit as u64 * OFFSET_UNIT as u64 > self.arena_bytes) {
             return fault("an argument beyond the arena".into());
         }
-        let mut calls = self.prepare.iter().chain(&self.train).chain(&self.eval).chain(&self.eval_batch);
-        if calls.any(|call| call.args as usize > self.args.len()) {
-            return fault("a call without arguments".into());
+        for steps in [&self.prepare, &self.train, &self.eval, &self.eval_batch] {
+            if steps.calls.iter().any(|call| call.args as usize > self.args.len()) {
+                return fault("a call without arguments".into());
+            }
+            let mut calls = &steps.calls[..];
+            for chain in &steps.chains {
+                let (now, later) = calls.split_at(chain.calls as usize);
+                if now.iter().any(|call| chain.parts == 0 || call.items % chain.parts != 0) {
+                    return fault("a call whose items are no multiple of the parts of its chain".into());
+                }
+                calls = later;
+            }
         }
         Ok(())
     }

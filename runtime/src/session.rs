@@ -12,8 +12,8 @@ use crate::error::Result;
 use crate::fixed::div_round;
 use crate::pool::Pool;
 use crate::profile::{CallTime, Timed, nanoseconds};
-use crate::program::{Artifact, Slot};
-use crate::step::{Kernels, Workers, run_step};
+use crate::program::{Artifact, Slot, Steps};
+use crate::step::{Chain, Kernels, Workers, run_step};
 use serde::{Deserialize, Serialize};
 use std::ops::AddAssign;
 use std::sync::{Mutex, PoisonError};
@@ -156,17 +156,17 @@ impl Session {
     /// Runs a program like [`Session::run`], and says how long each of its calls took.
     pub fn profile(&mut self, mode: Mode) -> Vec<CallTime> {
         let Session { artifact, kernels, arena, pool } = self;
-        let timed = Timed::new(&**kernels);
-        let mut times = vec![];
+        let timed = Timed::new(&**kernels, &artifact.args);
+        let mut walls = vec![];
         let mut begin = Instant::now();
         let mut after = |_| {
             let end = Instant::now();
-            times.push(CallTime { wall: nanoseconds(end - begin), busy: timed.take() });
+            walls.push(nanoseconds(end - begin));
             begin = end;
         };
         // SAFETY: these are the kernels that came with the artifact (see above), under a clock.
         unsafe { execute(artifact, &timed, arena, pool, mode, &mut after) }
-        times
+        timed.times(steps(artifact, mode), &walls)
     }
 
     /// Puts samples into the batch, at most as many as it holds. Their images are distorted if asked for; labels of
@@ -183,7 +183,8 @@ impl Session {
         let places: Vec<_> =
             places.zip(samples).map(|(place, &sample)| (sample as usize, Mutex::new(place))).collect();
         // A few dozen microseconds beside a step of milliseconds: not worth a thread of its own.
-        self.pool.split(places.len() as u32, &|first, last| {
+        let one = Chain { calls: 1, parts: places.len() as u32 };
+        self.pool.split(&[one], &|_, first, last| {
             for (sample, place) in &places[first as usize..last as usize] {
                 let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
                 let image = part.image(*sample);
@@ -220,7 +221,17 @@ impl Session {
     }
 }
 
-/// Runs a program of an artifact, saying after each call which it was.
+/// A program of an artifact.
+fn steps(artifact: &Artifact, mode: Mode) -> &Steps {
+    match mode {
+        Mode::Prepare => &artifact.prepare,
+        Mode::Train => &artifact.train,
+        Mode::Evaluate => &artifact.eval,
+        Mode::EvaluateBatch => &artifact.eval_batch,
+    }
+}
+
+/// Runs a program of an artifact, saying after each stage which it was.
 ///
 /// # Safety
 /// The artifact was checked, and the kernels come from the same compilation.
@@ -232,14 +243,9 @@ unsafe fn execute(
     mode: Mode,
     after: &mut dyn FnMut(usize),
 ) {
-    let calls = match mode {
-        Mode::Prepare => &artifact.prepare,
-        Mode::Train => &artifact.train,
-        Mode::Evaluate => &artifact.eval,
-        Mode::EvaluateBatch => &artifact.eval_batch,
-    };
+    let step = steps(artifact, mode).step(&artifact.args);
     // SAFETY: by the contract of this function, and the arena is borrowed for the step.
-    unsafe { run_step(calls, &artifact.args, kernels, arena.as_mut_ptr(), pool, after) }
+    unsafe { run_step(step, kernels, arena.as_mut_ptr(), pool, after) }
 }
 
 /// BLAKE3, in hexadecimal, of the names and bytes of some slots.
@@ -274,7 +280,7 @@ mod tests {
         };
         let (hash, times) = run(true);
         assert_eq!(hash, run(false).0);
-        assert_eq!(times.len(), toy::artifact().train.len());
+        assert_eq!(times.len(), toy::artifact().train.calls().len());
         // Two threads cannot be in kernels for longer than twice the time that passed.
         assert!(times.iter().all(|time| time.busy > 0 && time.busy <= 2 * time.wall), "{times:?}");
     }

@@ -3,7 +3,7 @@
 #![allow(unsafe_code, reason = "kernels work on a raw arena")]
 
 use crate::data::{Dataset, Part, Shape};
-use crate::program::{Artifact, DType, Metric, MetricKind, Slot};
+use crate::program::{Artifact, DType, Metric, MetricKind, Slot, Steps};
 use crate::random::{hash_key, mix64};
 use crate::session::Session;
 use crate::step::{Call, Kernels, OFFSET_UNIT};
@@ -144,16 +144,24 @@ pub(crate) fn artifact() -> Artifact {
         &packed,
         &steps,
     ];
-    let args = all.map(|slot| (slot.offset / OFFSET_UNIT as u64) as u32).to_vec();
-    let call = |kernel, items| Call { kernel, args: 0, items };
+    let args = all.map(|slot| (slot.offset / OFFSET_UNIT as u64) as u32).repeat(4);
+    let in_order = |calls: &[(u32, usize)]| {
+        let mut steps = Steps::default();
+        for &(kernel, items) in calls {
+            let items = items as u32;
+            let args = kernel * all.len() as u32;
+            steps.push([(vec![Call { kernel, args, items }], items)]);
+        }
+        steps
+    };
     Artifact {
         model_hash: "toy".into(),
         arena_bytes: place,
         args,
-        prepare: vec![call(2, CLASSES as u32)],
-        train: vec![call(0, BATCH as u32), call(1, CLASSES as u32), call(2, CLASSES as u32), call(3, 1)],
-        eval: vec![call(0, BATCH as u32)],
-        eval_batch: vec![call(0, BATCH as u32)],
+        prepare: in_order(&[(2, CLASSES)]),
+        train: in_order(&[(0, BATCH), (1, CLASSES), (2, CLASSES), (3, 1)]),
+        eval: in_order(&[(0, BATCH)]),
+        eval_batch: in_order(&[(0, BATCH)]),
         initial: vec![(weights.offset, vec![1; 8]), (unused.offset, vec![3; 40])],
         state: vec![weights.clone(), mean.clone(), seed.clone(), step.clone(), steps.clone(), unused],
         parameters: vec![weights],

@@ -11,6 +11,7 @@ use crate::codegen::emit_clif::Emitted;
 use crate::codegen::jit;
 use crate::driver::Compiled;
 use crate::ir;
+use crate::kernel::{self, BufferId};
 use crate::plan::UNIT;
 
 /// Print a model at a stage of the compilation.
@@ -73,27 +74,27 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     say(text.trim_end())
 }
 
-/// Calls in order, each argument with its buffer and the place of that in the arena.
+/// Calls by stage and chain, each argument with its buffer and the place of that in the arena.
 fn planned(compiled: &Compiled, number: usize) -> String {
     let (program, offsets) = (&compiled.programs[number], &compiled.plan.offsets[number]);
     let mut text =
         format!("arena {} bytes, {} of them lasting\n", compiled.plan.bytes, compiled.plan.lasting);
-    for (i, call) in program.calls.iter().enumerate() {
-        let kernel = &program.kernels[call.kernel];
-        let place = |id: &crate::kernel::BufferId| {
-            let i = id.0 as usize;
-            format!("{} at {}", program.buffers[i].name, u64::from(offsets[i]) * UNIT)
-        };
+    let place = |id: &BufferId| {
+        let i = id.0 as usize;
+        format!("{} at {}", program.buffers[i].name, u64::from(offsets[i]) * UNIT)
+    };
+    let line = |&i: &usize| {
+        let call = &program.calls[i];
+        let kernel::Kernel { name, items, .. } = &program.kernels[call.kernel];
         let args: Vec<String> = call.args.iter().map(place).collect();
-        let line = format!(
-            "{i}: {} kernel {} items {} ({})",
-            kernel.name,
-            call.kernel,
-            kernel.items,
-            args.join(", ")
-        );
-        text += &line;
-        text.push('\n');
+        format!("    {i}: {name} kernel {} items {items} ({})\n", call.kernel, args.join(", "))
+    };
+    for (i, stage) in compiled.schedules[number].stages.iter().enumerate() {
+        text += &format!("stage {i}\n");
+        for chain in stage {
+            text += &format!("  in {} parts\n", chain.parts);
+            text.extend(chain.calls.iter().map(line));
+        }
     }
     text
 }

@@ -7,6 +7,7 @@ use super::{compile, source::Source};
 use crate::driver::Compiled;
 use crate::kernel::{Kind, Program};
 use crate::plan::{UNIT, lifetimes};
+use crate::schedule::Schedule;
 
 /// Show the memory plan of a model.
 #[derive(clap::Args)]
@@ -34,13 +35,13 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 /// One line a buffer, by offset.
 fn buffers(compiled: &Compiled, number: usize) -> String {
     let program = &compiled.programs[number];
-    let lives = lifetimes(program);
+    let lives = lifetimes(program, &compiled.schedules[number]);
     let mut order: Vec<usize> = (0..program.buffers.len()).collect();
     order.sort_by_key(|&i| (compiled.plan.offsets[number][i], i));
-    let mut rows = vec![["offset", "bytes", "calls", "type", "buffer"].map(String::from).to_vec()];
+    let mut rows = vec![["offset", "bytes", "stages", "type", "buffer"].map(String::from).to_vec()];
     for i in order {
         let buffer = &program.buffers[i];
-        let calls = match (lasts(&buffer.kind), lives[i]) {
+        let stages = match (lasts(&buffer.kind), lives[i]) {
             (true, _) => "all".into(),
             (false, Some((first, last))) => format!("{first} to {last}"),
             (false, None) => continue,
@@ -49,7 +50,7 @@ fn buffers(compiled: &Compiled, number: usize) -> String {
         rows.push(vec![
             (u64::from(compiled.plan.offsets[number][i]) * UNIT).to_string(),
             buffer.bytes().to_string(),
-            calls,
+            stages,
             format!("{}[{}]", format!("{:?}", buffer.dtype).to_lowercase(), extents.join(", ")),
             buffer.name.clone(),
         ]);
@@ -57,7 +58,7 @@ fn buffers(compiled: &Compiled, number: usize) -> String {
     table(&rows)
 }
 
-/// Whether a buffer is there in every call.
+/// Whether a buffer is there in every stage.
 fn lasts(kind: &Kind) -> bool {
     *kind != Kind::Temp
 }
@@ -65,7 +66,7 @@ fn lasts(kind: &Kind) -> bool {
 /// Sums by kind, the arena, and what it would be if nothing shared memory.
 fn summary(compiled: &Compiled, number: usize) -> String {
     let program = &compiled.programs[number];
-    let plan = &compiled.plan;
+    let (schedule, plan) = (&compiled.schedules[number], &compiled.plan);
     let sum = |pick: &dyn Fn(&Kind) -> bool| -> u64 {
         program.buffers.iter().filter(|b| pick(&b.kind)).map(|b| b.bytes()).sum()
     };
@@ -78,23 +79,24 @@ fn summary(compiled: &Compiled, number: usize) -> String {
         line("tables", sum(&|kind| matches!(kind, Kind::Const(_)))),
         line("buffers of a step, each by itself", sum(&|kind| *kind == Kind::Temp)),
         line("buffers of a step, sharing memory", plan.bytes - plan.lasting),
-        line("buffers of a step, most needed at once", most_at_once(program)),
+        line("buffers of a step, most needed at once", most_at_once(program, schedule)),
         line("arena", plan.bytes),
     ];
-    format!("{}\n{} kernels, {} calls", table(&rows), program.kernels.len(), program.calls.len())
+    let (kernels, calls, stages) = (program.kernels.len(), program.calls.len(), schedule.stages.len());
+    format!("{}\n{kernels} kernels, {calls} calls in {stages} stages", table(&rows))
 }
 
 fn mebibytes(bytes: u64) -> String {
     format!("{:8.2} MiB", bytes as f64 / (1 << 20) as f64)
 }
 
-/// Bytes of the buffers of a step that are needed during one call, at most: no plan can do with less.
-fn most_at_once(program: &Program) -> u64 {
-    let lives = lifetimes(program);
-    let needed = |call: usize| -> u64 {
-        let alive = |i: &usize| lives[*i].is_some_and(|(first, last)| first <= call && call <= last);
+/// Bytes of the buffers of a step that are needed during one stage, at most: no plan can do with less.
+fn most_at_once(program: &Program, schedule: &Schedule) -> u64 {
+    let lives = lifetimes(program, schedule);
+    let needed = |stage: usize| -> u64 {
+        let alive = |i: &usize| lives[*i].is_some_and(|(first, last)| first <= stage && stage <= last);
         let temporary = (0..lives.len()).filter(|&i| !lasts(&program.buffers[i].kind)).filter(alive);
         temporary.map(|i| program.buffers[i].bytes()).sum()
     };
-    (0..program.calls.len()).map(needed).max().unwrap_or(0)
+    (0..schedule.stages.len()).map(needed).max().unwrap_or(0)
 }

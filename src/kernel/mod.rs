@@ -1,6 +1,6 @@
 //! The kernel program: the narrow waist between lowering and every way to execute.
 //!
-//! A program is a list of calls, each a barrier, of kernels over flat buffers. Kernels compute on 16-lane blocks,
+//! A program is a list of calls of kernels over flat buffers. Kernels compute on 16-lane blocks,
 //! 64-bit integers and dyadics; the only compound statement is the integer contraction. **There is no float type**,
 //! so there can be none in the code.
 //!
@@ -13,6 +13,7 @@ pub mod cost;
 pub mod interp;
 pub mod print;
 mod ranges;
+pub mod reach;
 mod touches;
 mod typing;
 pub mod verify;
@@ -506,7 +507,7 @@ pub struct Program {
     pub buffers: Vec<Buffer>,
     /// All kernels; equal ones only once.
     pub kernels: Vec<Kernel>,
-    /// Calls in order, each a barrier.
+    /// Calls in order: a step computes what they do one after the other.
     pub calls: Vec<Call>,
 }
 

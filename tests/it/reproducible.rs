@@ -22,7 +22,7 @@ fn bytes<'a>(arena: &'a [u8], slot: &Slot) -> &'a [u8] {
 /// One training step by the interpreter on an arena that was planned.
 fn interpret(compiled: &Compiled, arena: &mut [u8]) {
     let Artifact { train, args, .. } = &compiled.artifact;
-    for call in train {
+    for call in train.calls() {
         let kernel = &compiled.programs[0].kernels[call.kernel as usize];
         let args = &args[call.args as usize..][..kernel.params.len()];
         interp::run_kernel(kernel, arena, args, 0, call.items).unwrap_or_else(|trap| panic!("{trap}"));

@@ -24,18 +24,19 @@ const EDGES: &[(&str, &str)] = &[
     ("oracle", "diag types tensor ir quant rectify ops"),
     ("noise", "types tensor ir quant oracle"),
     ("lower", "diag types numbers tensor ir kernel quant rectify bits ops"),
-    ("plan", "kernel"),
-    ("plan_check", "kernel plan"),
+    ("schedule", "kernel"),
+    ("plan", "kernel schedule"),
+    ("plan_check", "kernel schedule plan"),
     ("codegen", "diag types kernel targets"),
     ("models", ""),
     ("datasets", ""),
     (
         "driver",
-        "diag types tensor ir kernel quant rectify bits ops targets syntax elaborate passes lower plan plan_check codegen models",
+        "diag types tensor ir kernel quant rectify bits ops targets syntax elaborate passes lower schedule plan plan_check codegen models",
     ),
     (
         "cli",
-        "diag types tensor ir kernel quant rectify bits ops bops targets syntax elaborate passes noise plan codegen models datasets driver",
+        "diag types tensor ir kernel quant rectify bits ops bops targets syntax elaborate passes noise schedule plan codegen models datasets driver",
     ),
     ("main", "cli"),
 ];

@@ -28,11 +28,12 @@ impl Calls {
     pub(super) fn of(compiled: &Compiled) -> Calls {
         let program = &compiled.programs[0];
         let costs: Vec<Cost> = program.kernels.iter().map(cost).collect();
-        let calls = program.calls.iter().map(|call| CallText {
+        let text = |call: &Call| CallText {
             layer: layer(&compiled.module, program, call),
             kernel: program.kernels[call.kernel].name.clone(),
             cost: costs[call.kernel],
-        });
+        };
+        let calls = compiled.schedules[0].order().map(|number| text(&program.calls[number]));
         Calls {
             model: compiled.module.name.clone(),
             gradient_bits: gradient_bits(&compiled.module),
