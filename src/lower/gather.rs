@@ -8,6 +8,9 @@ use super::contract::Panel;
 use super::cx::{At, Coord, Cx, DOT, Kx, PARTIAL_DOT, PARTIAL_SUM, SUM, Shape, WIDE};
 use crate::kernel::{BufferId, DType, Index, Range, Value};
 
+/// Absolute values of lanes.
+const SIZE: Range = Range { lo: 0, hi: WIDE.hi };
+
 /// Where the lanes come from.
 pub(super) enum Lanes<'a> {
     /// A contraction that is computed here.
@@ -16,6 +19,8 @@ pub(super) enum Lanes<'a> {
     Source(Source),
     /// `(p·a + q·b) >> k`, ties away: the sum of two tensors on a common scale.
     Sum(Source, Source, SumFactors),
+    /// The same, the first of them a contraction that is computed here and rounded to 16 bits as if it were stored.
+    PanelSum(&'a Panel, Source, SumFactors),
 }
 
 /// Factors of a sum of two tensors.
@@ -53,6 +58,8 @@ pub(super) struct Partials {
     max: Option<BufferId>,
     square: Option<BufferId>,
     dot: Option<BufferId>,
+    /// Largest absolute value of a contraction in a sum.
+    panel: Option<BufferId>,
 }
 
 /// Totals over all items.
@@ -63,31 +70,40 @@ pub(super) struct Reduced {
     pub(super) dot: Option<BufferId>,
     /// Largest absolute value, one i64.
     pub(super) amax: BufferId,
+    /// The same of a contraction before it was added to another tensor.
+    pub(super) panel_amax: Option<BufferId>,
+}
+
+/// The lanes of a place.
+struct Taken {
+    /// What is summed and stored.
+    value: Value,
+    /// What it is multiplied with.
+    other: Option<Value>,
+    /// The contraction's part of it.
+    panel: Option<Value>,
 }
 
 impl Gather<'_> {
     /// Appends the pass.
     pub(super) fn run(self, cx: &mut Cx) -> Partials {
         let (shape, items) = (self.shape, self.shape.items());
-        let (rows, images) = match &self.lanes {
-            Lanes::Panel(panel) => (panel.rows, panel.images),
-            _ => (shape.h, 1),
-        };
+        let (rows, images) = self.panel().map_or((shape.h, 1), |panel| (panel.rows, panel.images));
         let partials = self.partials(cx, items);
         let group = shape.n / items;
         cx.call(self.name, items, |kx| {
             let item = kx.item();
             partials.clear(kx, shape);
-            let panel_shift = match &self.lanes {
-                Lanes::Panel(panel) => Some(kx.scalar(panel.shift)),
-                Lanes::Sum(_, _, f) => Some(kx.scalar(f.shift)),
-                Lanes::Source(_) => None,
+            let panel_shift = self.panel().map(|panel| kx.scalar(panel.shift));
+            let sum_shift = match &self.lanes {
+                Lanes::Sum(_, _, f) | Lanes::PanelSum(_, _, f) => Some(kx.scalar(f.shift)),
+                _ => None,
             };
             kx.for_(group / images, |kx, gi| {
                 let n0 = Coord::default().plus(item, group as i64).plus(gi, images as i64);
                 kx.for_(shape.h / rows, |kx, chunk| {
                     let y0 = Coord::default().plus(chunk, rows as i64);
-                    if let Lanes::Panel(panel) = &self.lanes {
+                    if let Some(panel) = self.panel() {
                         panel.emit(kx, &n0, &y0);
                     }
                     kx.for_(shape.blocks(), |kx, block| {
@@ -103,7 +119,10 @@ impl Gather<'_> {
                                 };
                                 let lane = |kx: &mut Kx, x: Coord| {
                                     let place = at(x.clone());
-                                    let v = self.lane(kx, &place, (image, row, &x), panel_shift);
+                                    let panel = panel_shift.and_then(|shift| {
+                                        self.contracted(kx, &place, (image, row, &x), shift)
+                                    });
+                                    let v = self.lane(kx, &place, panel, sum_shift);
                                     let v = self.masked(kx, v, &masks, &place);
                                     if let Some(store) = self.store {
                                         let p = kx.write(store.buffer);
@@ -111,7 +130,7 @@ impl Gather<'_> {
                                         kx.store(address, v);
                                     }
                                     let other = self.dot.map(|d| d.load(kx, &place));
-                                    (v, other)
+                                    Taken { value: v, other, panel }
                                 };
                                 if shape.w >= 2 {
                                     kx.for_(shape.w / 2, |kx, x| {
@@ -145,43 +164,59 @@ impl Gather<'_> {
             max: new("max", self.sums, DType::I16, WIDE),
             square: new("square", self.squares, DType::I64, PARTIAL_DOT),
             dot: new("dot", self.dot.is_some(), DType::I64, PARTIAL_DOT),
+            panel: new("panel", matches!(self.lanes, Lanes::PanelSum(..)), DType::I16, SIZE),
         }
     }
 
-    /// The I16 lanes at a place, before masks.
-    fn lane(
+    /// The contraction that is computed here.
+    fn panel(&self) -> Option<&Panel> {
+        match self.lanes {
+            Lanes::Panel(panel) | Lanes::PanelSum(panel, ..) => Some(panel),
+            _ => None,
+        }
+    }
+
+    /// The I16 lanes of the contraction at a place.
+    fn contracted(
         &self,
         kx: &mut Kx,
         at: &At,
         (image, row, x): (Index, Index, &Coord),
-        shift: Option<Value>,
-    ) -> Value {
-        match (&self.lanes, shift) {
-            (Lanes::Panel(panel), Some(shift)) => {
-                let p = kx.read(panel.buffer);
-                let cp = self.shape.cp() as i64;
-                let pixel = (self.shape.w as i64) * cp;
-                let address = p.at(0).plus(kx.item(), panel.elements());
-                let address = address.plus(image, panel.rows as i64 * pixel).plus(row, pixel);
-                let address = at.block.address(x.address(address, cp), 16);
-                let acc = kx.load(address);
-                let t = if panel.ties_away {
-                    kx.shift_right_round(acc, shift)
-                } else {
-                    kx.shift_right(acc, shift)
-                };
-                narrow_wide(kx, t)
+        shift: Value,
+    ) -> Option<Value> {
+        let panel = self.panel()?;
+        let p = kx.read(panel.buffer);
+        let cp = self.shape.cp() as i64;
+        let pixel = (self.shape.w as i64) * cp;
+        let address = p.at(0).plus(kx.item(), panel.elements());
+        let address = address.plus(image, panel.rows as i64 * pixel).plus(row, pixel);
+        let address = at.block.address(x.address(address, cp), 16);
+        let acc = kx.load(address);
+        let t = if panel.ties_away { kx.shift_right_round(acc, shift) } else { kx.shift_right(acc, shift) };
+        Some(narrow_wide(kx, t))
+    }
+
+    /// The I16 lanes at a place, before masks.
+    fn lane(&self, kx: &mut Kx, at: &At, panel: Option<Value>, shift: Option<Value>) -> Value {
+        let sum = |kx: &mut Kx, a: Value, b: Value, f: &SumFactors, shift: Value| {
+            let p = kx.read(f.factors);
+            let (p0, p1) = (kx.load_scalar(p.at(0)), kx.load_scalar(p.at(1)));
+            let (values, factors) = (kx.pair(a, b), kx.splat_pair(p0, p1));
+            let sum = kx.dot2(values, factors);
+            let sum = kx.shift_right_round(sum, shift);
+            narrow_wide(kx, sum)
+        };
+        match (&self.lanes, panel, shift) {
+            (Lanes::Panel(_), Some(panel), _) => panel,
+            (Lanes::PanelSum(_, b, f), Some(a), Some(shift)) => {
+                let b = b.load(kx, at);
+                sum(kx, a, b, f, shift)
             }
-            (Lanes::Sum(a, b, f), Some(shift)) => {
-                let p = kx.read(f.factors);
-                let (p0, p1) = (kx.load_scalar(p.at(0)), kx.load_scalar(p.at(1)));
+            (Lanes::Sum(a, b, f), _, Some(shift)) => {
                 let (a, b) = (a.load(kx, at), b.load(kx, at));
-                let (values, factors) = (kx.pair(a, b), kx.splat_pair(p0, p1));
-                let sum = kx.dot2(values, factors);
-                let sum = kx.shift_right_round(sum, shift);
-                narrow_wide(kx, sum)
+                sum(kx, a, b, f, shift)
             }
-            (Lanes::Source(source), _) => source.load(kx, at),
+            (Lanes::Source(source), ..) => source.load(kx, at),
             _ => unreachable!("panels and sums have a shift"),
         }
     }
@@ -199,8 +234,8 @@ impl Gather<'_> {
         partials: &Partials,
         item: Index,
         block: &Coord,
-        first: (Value, Option<Value>),
-        second: Option<(Value, Option<Value>)>,
+        first: Taken,
+        second: Option<Taken>,
     ) {
         let cp = self.shape.cp() as i64;
         let at = |kx: &mut Kx, buffer| {
@@ -208,34 +243,39 @@ impl Gather<'_> {
             block.address(p.at(0).plus(item, cp), 16)
         };
         let zero = kx.splat_const(DType::I16, 0);
-        let values = second.map_or(zero, |s| s.0);
+        let (a, b) = (first.value, second.as_ref().map(|s| s.value));
+        let values = b.unwrap_or(zero);
         if let (Some(sum), Some(min), Some(max)) = (partials.sum, partials.min, partials.max) {
             let one = kx.int(1);
-            let (pair, ones) = (kx.pair(first.0, values), kx.splat_pair(one, one));
+            let (pair, ones) = (kx.pair(a, values), kx.splat_pair(one, one));
             let both = kx.dot2(pair, ones);
-            let a = at(kx, sum);
-            kx.acc64(a, both);
-            let (low, high) = match second {
-                Some(second) => (kx.min(first.0, second.0), kx.max(first.0, second.0)),
-                None => (first.0, first.0),
-            };
-            let a = at(kx, min);
-            kx.min_into(a, low);
-            let a = at(kx, max);
-            kx.max_into(a, high);
+            let to = at(kx, sum);
+            kx.acc64(to, both);
+            let (low, high) = b.map_or((a, a), |b| (kx.min(a, b), kx.max(a, b)));
+            let to = at(kx, min);
+            kx.min_into(to, low);
+            let to = at(kx, max);
+            kx.max_into(to, high);
         }
         if let Some(square) = partials.square {
-            let pair = kx.pair(first.0, values);
+            let pair = kx.pair(a, values);
             let both = kx.dot2(pair, pair);
-            let a = at(kx, square);
-            kx.acc64(a, both);
+            let to = at(kx, square);
+            kx.acc64(to, both);
         }
-        if let (Some(dot), Some(other)) = (partials.dot, first.1) {
-            let others = second.and_then(|s| s.1).unwrap_or(zero);
-            let (pair, other) = (kx.pair(first.0, values), kx.pair(other, others));
+        if let (Some(dot), Some(other)) = (partials.dot, first.other) {
+            let others = second.as_ref().and_then(|s| s.other).unwrap_or(zero);
+            let (pair, other) = (kx.pair(a, values), kx.pair(other, others));
             let both = kx.dot2(pair, other);
-            let a = at(kx, dot);
-            kx.acc64(a, both);
+            let to = at(kx, dot);
+            kx.acc64(to, both);
+        }
+        if let (Some(panel), Some(part)) = (partials.panel, first.panel) {
+            let parts = [Some(part), second.and_then(|s| s.panel)].into_iter().flatten();
+            let sizes: Vec<Value> = parts.map(|part| kx.abs(part)).collect();
+            let largest = sizes.into_iter().reduce(|a, b| kx.max(a, b)).expect("there is a first");
+            let to = at(kx, panel);
+            kx.max_into(to, largest);
         }
     }
 }
@@ -254,7 +294,7 @@ impl Partials {
             let p = kx.update(sum);
             kx.fill(p.at(0).plus(item, cp as i64), cp, 0);
         }
-        for (extreme, start) in [(self.min, WIDE.hi), (self.max, WIDE.lo)] {
+        for (extreme, start) in [(self.min, WIDE.hi), (self.max, WIDE.lo), (self.panel, 0)] {
             if let Some(extreme) = extreme {
                 let p = kx.update(extreme);
                 let v = kx.splat_const(DType::I16, start as i32);
@@ -277,7 +317,8 @@ impl Partials {
         };
         let square = self.square.map(|_| new("square", cp, DOT));
         let dot = self.dot.map(|_| new("dot", cp, DOT));
-        let amax = new("amax", 1, Range::new(0, WIDE.hi));
+        let amax = new("amax", 1, SIZE);
+        let panel_amax = self.panel.map(|_| new("panel_amax", 1, SIZE));
         cx.call("totals", 1, |kx| {
             let add = |kx: &mut Kx, partial: Option<BufferId>, total: Option<BufferId>| {
                 let (Some(partial), Some(total)) = (partial, total) else { return };
@@ -293,6 +334,14 @@ impl Partials {
             add(kx, self.sum, Some(totals.sum));
             add(kx, self.square, square);
             add(kx, self.dot, dot);
+            if let (Some(panel), Some(amax)) = (self.panel, panel_amax) {
+                let (p, a) = (kx.read(panel), kx.update(amax));
+                kx.fill(a.at(0), 1, 0);
+                kx.for_(self.items * cp, |kx, i| {
+                    let v = kx.load_scalar(p.at(0).plus(i, 1));
+                    kx.max_into(a.at(0), v);
+                });
+            }
             let (Some(min), Some(max)) = (self.min, self.max) else { return };
             let a = kx.update(amax);
             kx.fill(a.at(0), 1, 0);
@@ -314,6 +363,6 @@ impl Partials {
                 });
             }
         });
-        Reduced { totals, square, dot, amax }
+        Reduced { totals, square, dot, amax, panel_amax }
     }
 }

@@ -270,5 +270,5 @@ pub(super) fn gradient(cx: &mut Cx, loss: Loss) -> (Source, BufferId, Reduced) {
             });
         });
     });
-    (Source::dense(wide, shape), unit, Reduced { totals, square: None, dot: None, amax })
+    (Source::dense(wide, shape), unit, Reduced { totals, square: None, dot: None, amax, panel_amax: None })
 }

@@ -94,6 +94,8 @@ pub(super) enum From {
     Panel(Panel),
     Source(Source),
     Sum(Source, Source, SumFactors),
+    /// A contraction that nobody has stored, and another tensor.
+    PanelSum(Panel, Source, SumFactors),
 }
 
 /// A contraction layer.

@@ -5,7 +5,7 @@ use super::codes::GradientCodes;
 use super::contract::{self, Panel, Work};
 use super::cx::{Kx, SHIFT, WIDE};
 use super::depthwise;
-use super::gather::{Gather, Lanes, Reduced, SumFactors};
+use super::gather::{Gather, Lanes, SumFactors};
 use super::initial::Start;
 use super::loss;
 use super::nodes::{Deferred, Done, From, Layer, Tensor, Wide, unsupported};
@@ -191,6 +191,7 @@ impl Lowering<'_> {
             From::Panel(panel) => ("contract_grad", Lanes::Panel(panel)),
             From::Source(from) => ("mask_gradient", Lanes::Source(*from)),
             From::Sum(a, b, f) => ("add_gradients", Lanes::Sum(*a, *b, *f)),
+            From::PanelSum(panel, b, f) => ("contract_grad", Lanes::PanelSum(panel, *b, *f)),
         };
         let gather = Gather {
             name,
@@ -205,8 +206,8 @@ impl Lowering<'_> {
         };
         let partials = gather.run(&mut self.cx);
         let sums = partials.totals(&mut self.cx, &path, "gradient", shape);
-        if let From::Panel(panel) = &deferred.from {
-            self.follow_shift(panel, &sums);
+        if let From::Panel(panel) | From::PanelSum(panel, ..) = &deferred.from {
+            self.follow_shift(panel, sums.panel_amax.unwrap_or(sums.amax));
         }
         let wide = Wide { source, shape, unit: deferred.unit, sums: Some(sums) };
         self.values.insert(value, Tensor::GradientWide(wide.clone()));
@@ -232,10 +233,10 @@ impl Lowering<'_> {
     }
 
     /// The shift of the next step: the largest result of this one gets 13 bits, which leaves two to grow.
-    fn follow_shift(&mut self, panel: &Panel, sums: &Reduced) {
+    fn follow_shift(&mut self, panel: &Panel, amax: BufferId) {
         let Some(&Followed { state, limit, narrowed }) = self.shifts.get(&panel.shift) else { return };
         self.cx.call("follow_shift", 1, |kx| {
-            let (a, s) = (kx.scalar(sums.amax), kx.scalar(panel.shift));
+            let (a, s) = (kx.scalar(amax), kx.scalar(panel.shift));
             let bits = kx.bit_length(a);
             let bits = kx.clamp(bits, 0, 16);
             let kept = kx.int(13);
@@ -251,16 +252,40 @@ impl Lowering<'_> {
         });
     }
 
+    /// The contraction of a gradient that only one node reads, if it is not computed yet.
+    fn pending(&self, value: Value) -> Option<(Panel, BufferId)> {
+        match self.values.get(&value)? {
+            Tensor::Gradient(Deferred { from: From::Panel(panel), masks, unit, .. })
+                if masks.is_empty() && self.readers[&value].len() == 1 =>
+            {
+                Some((panel.clone(), *unit))
+            }
+            _ => None,
+        }
+    }
+
+    /// A sum of gradients. A contraction among them is added as it is computed: nothing but the sum is stored. Its largest
+    /// value is not known then, so that its part of the sum has room for all that 16 bits can hold.
     pub(super) fn add_gradients(&mut self, node: &Node) -> Done {
-        let a = self.stored(node.operands[0], None)?;
-        let b = self.stored(node.operands[1], None)?;
+        let [mut first, mut second] = [node.operands[0], node.operands[1]];
+        if self.pending(first).is_none() {
+            (first, second) = (second, first);
+        }
+        let b = self.stored(second, None)?;
+        let amax = |w: &Wide| w.sums.map(|s| s.amax);
+        let (from, unit_a, aa) = match self.pending(first) {
+            Some((panel, unit)) => (From::Panel(panel), unit, None),
+            None => {
+                let a = self.stored(first, None)?;
+                (From::Source(a.source), a.unit, amax(&a))
+            }
+        };
+        let ab = amax(&b);
         let path = format!("value{}", node.results[0].0);
         let factors =
             self.cx.temp(format!("{path}.factors"), DType::I16, &[2], Range::new(-(1 << 14), 1 << 14));
         let shift = self.cx.temp(format!("{path}.sum_shift"), DType::I64, &[1], SHIFT);
         let unit = self.cx.dyadics(format!("{path}.sum_unit"), 1);
-        let amax = |w: &Wide| w.sums.map(|s| s.amax);
-        let (aa, ab) = (amax(&a), amax(&b));
         // S = (S1·amax1 + S0·amax0)/32766: the sum cannot leave 16 bits.
         self.cx.call("sum_factors", 1, |kx| {
             let largest = |kx: &mut Kx, amax: Option<BufferId>| {
@@ -272,7 +297,7 @@ impl Lowering<'_> {
                 let v = kx.max(v, one);
                 kx.to_dyadic(v)
             };
-            let (sa, sb) = (kx.scalar(a.unit), kx.scalar(b.unit));
+            let (sa, sb) = (kx.scalar(unit_a), kx.scalar(b.unit));
             let (la, lb) = (largest(kx, aa), largest(kx, ab));
             let (va, vb) = (kx.mul(sa, la), kx.mul(sb, lb));
             let sum = kx.add(va, vb);
@@ -295,8 +320,13 @@ impl Lowering<'_> {
             kx.store(to.at(0), k);
             kx.store(u.at(0), s);
         });
-        let from = From::Sum(a.source, b.source, SumFactors { factors, shift });
-        self.set(node, Tensor::Gradient(Deferred { from, masks: vec![], shape: a.shape, unit }))
+        let factors = SumFactors { factors, shift };
+        let from = match from {
+            From::Panel(panel) => From::PanelSum(panel, b.source, factors),
+            From::Source(a) => From::Sum(a, b.source, factors),
+            _ => unreachable!("a sum of two"),
+        };
+        self.set(node, Tensor::Gradient(Deferred { from, masks: vec![], shape: b.shape, unit }))
     }
 
     pub(super) fn batch_norm_grad(&mut self, node: &Node) -> Done {

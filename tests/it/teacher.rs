@@ -295,7 +295,7 @@ impl Step {
     /// What a gradient's integers should be, and how far they may be off; masks by the oracle.
     pub(crate) fn expected_gradient(&self, value: Value) -> (Tensor, f64) {
         let node = self.producer(value);
-        let stored = |v: Value| self.gradient(v).expect("operands of sums and pools are stored");
+        let stored = |v: Value| self.gradient(v).expect("operands of pools are stored");
         match node.op.as_str() {
             "conv2d_grad_input" | "depthwise_conv2d_grad_input" | "linear_grad_input" => {
                 let q = self.gradient_codes(node.operands[0]);
@@ -307,7 +307,10 @@ impl Step {
                 (self.oracle(node, &[&q, &w])[0].map(shifted), 0.0)
             }
             "add" => {
-                let part = |v: Value| times(&stored(v), &[self.gradient_unit(v) / self.gradient_unit(value)]);
+                // A contraction is rounded as if it were stored, and not stored.
+                let integers = |v: Value| self.gradient(v).unwrap_or_else(|| self.expected_gradient(v).0);
+                let part =
+                    |v: Value| times(&integers(v), &[self.gradient_unit(v) / self.gradient_unit(value)]);
                 let sum = part(node.operands[0]).zip(&part(node.operands[1]), |a, b| a + b);
                 let k = self.int(&format!("value{}.sum_shift", value.0)) as f64;
                 (sum, 0.5 + 32767.0 / k.exp2() + 1e-3)
