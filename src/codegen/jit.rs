@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code, reason = "calls the code that was compiled, and frees its memory")]
 
+use super::clock::Clocks;
 use super::emit_clif::{Emitted, Emitter};
 use super::peak::LoopCode;
 use crate::kernel::{Kernel, Program, Stmt};
@@ -41,13 +42,33 @@ impl Code {
         program: &Program,
         numbers: &[usize],
         target: &'static Target,
-        listing: bool,
-    ) -> Result<(Vec<FuncId>, Vec<Emitted>), String> {
-        let mut emitter = Emitter::new(self.module(), target, listing)?;
+        with: With,
+    ) -> Result<Functions, String> {
+        let mut emitter = Emitter::new(self.module(), target, with == With::Listing)?;
+        if with == With::Clocks {
+            emitter.with_clocks();
+        }
         let one = |&i: &usize| emitter.kernel(&format!("kernel_{i}"), &program.kernels[i]);
         let ids: Result<_, _> = numbers.iter().map(one).collect();
-        Ok((ids?, emitter.finish()))
+        let clocks = emitter.take_clocks();
+        Ok(Functions { ids: ids?, emitted: emitter.finish(), clocks })
     }
+}
+
+/// The kernels that went into a module, in order.
+struct Functions {
+    ids: Vec<FuncId>,
+    emitted: Vec<Emitted>,
+    /// Nothing without clocks.
+    clocks: Vec<Clocks>,
+}
+
+/// What code has beside itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum With {
+    Nothing,
+    Listing,
+    Clocks,
 }
 
 /// A part of a step's code: numbers of its kernels, where they are, and what was emitted.
@@ -55,19 +76,26 @@ struct Part {
     code: Code,
     kernels: Vec<(usize, KernelFn)>,
     emitted: Vec<Emitted>,
+    /// By the order of `kernels`; nothing without clocks.
+    clocks: Vec<Clocks>,
 }
 
 impl Part {
-    fn new(program: &Program, numbers: &[usize], target: &'static Target) -> Result<Part, String> {
+    fn new(
+        program: &Program,
+        numbers: &[usize],
+        target: &'static Target,
+        with: With,
+    ) -> Result<Part, String> {
         let mut code = Code::new(target)?;
-        let (ids, emitted) = code.emit(program, numbers, target, false)?;
+        let Functions { ids, emitted, clocks } = code.emit(program, numbers, target, with)?;
         code.module().finalize_definitions().map_err(|e| format!("placing code: {e}"))?;
         let address = |id| code.0.as_ref().expect("not dropped").get_finalized_function(id);
         // SAFETY: the emitter gives every kernel exactly this signature in the platform's C convention, and `code`
         // holds the memory for as long as the pointers live.
         let kernel = |id| unsafe { std::mem::transmute::<*const u8, KernelFn>(address(id)) };
         let kernels = numbers.iter().copied().zip(ids.into_iter().map(kernel)).collect();
-        Ok(Part { code, kernels, emitted })
+        Ok(Part { code, kernels, emitted, clocks })
     }
 }
 
@@ -105,7 +133,7 @@ impl Drop for Code {
 /// Every function of a program with its CLIF and disassembly, for any target; nothing of it can run.
 pub fn listing(program: &Program, target: &'static Target) -> Result<Vec<Emitted>, String> {
     let all: Vec<usize> = (0..program.kernels.len()).collect();
-    Code::new(target)?.emit(program, &all, target, true).map(|(_, emitted)| emitted)
+    Code::new(target)?.emit(program, &all, target, With::Listing).map(|functions| functions.emitted)
 }
 
 /// The kernels of a program, compiled for one target.
@@ -114,6 +142,8 @@ pub struct JitStep {
     /// Of each kernel: its items, and the bytes that its parameters need.
     extents: Vec<(u32, Vec<u64>)>,
     emitted: Vec<Emitted>,
+    /// What code with clocks writes to.
+    _clocks: Vec<Clocks>,
     /// Owns what `kernels` points to. Locked only because a module is not made to be shared: kernels run without it.
     _code: Mutex<Vec<Code>>,
 }
@@ -123,6 +153,20 @@ impl JitStep {
     ///
     /// An error says that this machine does not run the target's code, or is internal.
     pub fn new(program: &Program, target: &'static Target) -> Result<JitStep, String> {
+        JitStep::with(program, target, With::Nothing).map(|(step, _)| step)
+    }
+
+    /// The same with clocks around contractions, which count as long as they are kept: those of each kernel by its
+    /// number. They are empty where a target's contractions cannot be clocked.
+    pub fn clocked(program: &Program, target: &'static Target) -> Result<(JitStep, Vec<Clocks>), String> {
+        JitStep::with(program, target, With::Clocks)
+    }
+
+    fn with(
+        program: &Program,
+        target: &'static Target,
+        with: With,
+    ) -> Result<(JitStep, Vec<Clocks>), String> {
         if !(target.runs_here)() {
             return Err(format!("this machine does not run code for {}", target.name));
         }
@@ -130,13 +174,15 @@ impl JitStep {
         let parts: Vec<Result<Part, String>> = std::thread::scope(|scope| {
             let workers: Vec<_> = parts(program, threads)
                 .into_iter()
-                .map(|numbers| scope.spawn(move || Part::new(program, &numbers, target)))
+                .map(|numbers| scope.spawn(move || Part::new(program, &numbers, target, with)))
                 .collect();
             workers.into_iter().map(|w| w.join().expect("emission does not panic")).collect()
         });
         let (mut numbered, mut emitted, mut codes) = (vec![], vec![], vec![]);
+        let mut clocks = vec![Clocks::default(); program.kernels.len()];
         for part in parts {
             let part = part?;
+            part.kernels.iter().zip(part.clocks).for_each(|(kernel, own)| clocks[kernel.0] = own);
             numbered.extend(part.kernels);
             emitted.extend(part.emitted);
             codes.push(part.code);
@@ -145,7 +191,8 @@ impl JitStep {
         let kernels = numbered.into_iter().map(|k| k.1).collect();
         let sizes = |k: &Kernel| k.params.iter().map(|p| p.len * p.dtype.bytes() as u64).collect();
         let extents = program.kernels.iter().map(|k| (k.items, sizes(k))).collect();
-        Ok(JitStep { kernels, extents, emitted, _code: Mutex::new(codes) })
+        let step = JitStep { kernels, extents, emitted, _clocks: clocks.clone(), _code: Mutex::new(codes) };
+        Ok((step, clocks))
     }
 
     /// Runs items of one kernel, as [`crate::kernel::interp::run_kernel`] does. `args` are the offsets of its buffers
@@ -176,6 +223,19 @@ impl JitStep {
     pub fn emitted(&self) -> &[Emitted] {
         &self.emitted
     }
+}
+
+/// The time stamp counter of this machine, which clocks read.
+#[cfg(target_arch = "x86_64")]
+pub fn ticks() -> u64 {
+    // SAFETY: every x86-64 processor has the instruction.
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
+
+/// Other machines run no code with clocks.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn ticks() -> u64 {
+    0
 }
 
 /// A loop that measures the machine, ready to run.

@@ -5,6 +5,7 @@
 //! - `emit_evex` writes contractions in vectors of 256 and 512 bits and in tiles, and lane code in 512, where the target
 //!   has them.
 //! - [`jit`] owns code in memory and runs it.
+//! - [`clock`] measures contractions inside of a step, for benchmarks.
 //! - [`peak`] measures what the machine can do at most, by loops that are not part of a step.
 //! - [`audit`] reads the emitted bytes back and proves that they hold no floating-point arithmetic.
 //!
@@ -12,6 +13,7 @@
 //! are proven before, and nothing is checked here.
 
 pub mod audit;
+pub mod clock;
 pub mod emit_clif;
 mod emit_evex;
 mod fold;

@@ -53,7 +53,7 @@ fn count(body: &[Stmt], turns: u64, sums: &mut (u64, u64)) -> bool {
             Stmt::For { count: n, body, .. } => found |= count(body, turns * u64::from(*n), sums),
             Stmt::Contract(contract) => {
                 let dots = turns * dots(contract);
-                sums.0 += dots * contract.dot.group();
+                sums.0 += turns * macs(contract);
                 sums.1 += dots;
                 found = true;
             }
@@ -61,6 +61,11 @@ fn count(body: &[Stmt], turns: u64, sums: &mut (u64, u64)) -> bool {
         }
     }
     found
+}
+
+/// Multiply-accumulates of a contraction, those on padding included.
+pub fn macs(contract: &Contract) -> u64 {
+    dots(contract) * contract.dot.group()
 }
 
 fn dots(contract: &Contract) -> u64 {

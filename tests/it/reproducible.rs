@@ -8,7 +8,9 @@ use fqt_runtime::data::Dataset;
 use fqt_runtime::program::{Artifact, Slot};
 use fqt_runtime::session::{Mode, Session};
 use fqt_runtime::train::{LAST, Options, train};
+use fqtc::codegen::jit::JitStep;
 use fqtc::driver::Compiled;
+use fqtc::kernel::cost::{Class, cost};
 use fqtc::kernel::interp;
 
 use crate::support::runs;
@@ -217,4 +219,33 @@ fn check_resumed(words: &str) -> String {
     assert_eq!(last.weights_hash(), expected.weights_hash());
     assert!(state(artifact, last.arena()) == state(artifact, expected.arena()), "state besides weights");
     expected.weights_hash()
+}
+
+/// Clocks around contractions change nothing, and every contraction of a wide target has been inside of one.
+#[test]
+fn clocks_change_no_result() {
+    let compiled = runs::compiled("resnet8.fqt", "--batch 8 --gbits 4");
+    let data = runs::images(&compiled, 8);
+    let step = |session: &mut Session| {
+        session.start(SEED, &data.mean_pixel(), 1);
+        session.load(&data.train, &(0..8).collect::<Vec<_>>(), None);
+        session.run(Mode::Train);
+        session.weights_hash()
+    };
+    let hash = step(&mut runs::session(&compiled, runs::targets_here()[0], 1));
+    for target in runs::targets_here() {
+        let program = &compiled.programs[0];
+        let (code, clocks) = JitStep::clocked(program, target).unwrap();
+        let mut session = Session::new(compiled.artifact.clone(), Box::new(code), 2).unwrap();
+        assert_eq!(step(&mut session), hash, "{}", target.name);
+        for (kernel, own) in program.kernels.iter().zip(&clocks) {
+            let contracts = cost(kernel).class == Class::Contraction && target.wide.is_some();
+            // Kernels that only evaluation calls may share a contraction with others.
+            let called = program.calls.iter().any(|call| program.kernels[call.kernel] == *kernel);
+            let counted = own.macs_per_tick().is_some();
+            assert!(counted == contracts || contracts && !called, "{}, {}", target.name, kernel.name);
+        }
+        clocks.iter().for_each(|own| own.clear());
+        assert!(clocks.iter().all(|own| own.macs_per_tick().is_none()), "{}", target.name);
+    }
 }

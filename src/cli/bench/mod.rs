@@ -18,6 +18,8 @@ use super::failure::Failure;
 use super::options::{Machine, Model};
 use super::terminal::say;
 use super::{compile, source::Source};
+use crate::codegen::clock::Clocks;
+use crate::codegen::jit::{self, JitStep};
 use crate::codegen::peak::{self, Peak};
 use profile::{Calls, Profile};
 
@@ -26,7 +28,8 @@ use profile::{Calls, Profile};
 /// Whole steps on one batch are timed first, then single kernels in later steps. In the tables, ms is the time of all
 /// threads in a kernel divided by the threads, and waiting the rest of the time of its calls: threads at the barrier, or
 /// without an item. Waiting and `single item` (what only one thread can do) are the glue of a step. MACs/cycle is of one thread while it computes, and
-/// `of peak` its share of what a loop without memory did in the same run. MiB is what kernels read and write, wherever it
+/// `of peak` its share of what a loop without memory did in the same run; `alone` is that share in contractions themselves,
+/// by clocks around them in other steps, without what a kernel does before and after. MiB is what kernels read and write, wherever it
 /// lies.
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -115,6 +118,8 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let rates = rates(&mut session, args.repetitions, args.steps);
     let peak = peak::measure(target).map_err(Failure::failed)?;
     let times = (0..args.repetitions).map(|_| session.profile(Mode::Train)).collect();
+    let memory = resident_peak().zip(empty).map(|(now, before)| now.saturating_sub(before));
+    let rates_alone = contraction_rates(&source, &args)?;
     let mut figures = Figures {
         model: calls.model.clone(),
         gradient_bits: calls.gradient_bits,
@@ -125,9 +130,9 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         rates,
         compile,
         arena_bytes: session.artifact().arena_bytes,
-        memory: resident_peak().zip(empty).map(|(now, before)| now.saturating_sub(before)),
+        memory,
         peak,
-        profile: Profile::new(calls, times, session.threads()),
+        profile: Profile::new(calls, times, &rates_alone, session.threads()),
         against: vec![],
     };
     if !args.json {
@@ -137,6 +142,22 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         figures.against = against::compare(&args, &figures, &mut session)?;
     }
     if args.json { say(&report::json(&figures)) } else { Ok(()) }
+}
+
+/// Multiply-accumulates in a nanosecond of one thread inside the contractions of each kernel, by its number: from steps of
+/// the same program with clocks in its code.
+fn contraction_rates(source: &Source, args: &Args) -> Result<Vec<Option<f64>>, Failure> {
+    let compiled = compile::compiled(source, &args.model)?;
+    let step = JitStep::clocked(&compiled.programs[0], args.machine.target()?);
+    let (step, clocks) = step.map_err(Failure::failed)?;
+    let seed = compiled.module.training.seed;
+    let mut session = Session::new(compiled.artifact, Box::new(step), args.machine.threads())?;
+    prepare(&mut session, seed);
+    clocks.iter().for_each(Clocks::clear);
+    let (begin, first) = (Instant::now(), jit::ticks());
+    (0..args.repetitions).for_each(|_| session.run(Mode::Train));
+    let ticks_per_ns = (jit::ticks() - first) as f64 / begin.elapsed().as_nanos().max(1) as f64;
+    Ok(clocks.iter().map(|own| own.macs_per_tick().map(|rate| rate * ticks_per_ns)).collect())
 }
 
 /// Fills the batch and runs the first steps.

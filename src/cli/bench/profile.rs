@@ -21,6 +21,7 @@ pub(super) struct Calls {
 struct CallText {
     layer: String,
     kernel: String,
+    number: usize,
     cost: Cost,
 }
 
@@ -31,6 +32,7 @@ impl Calls {
         let text = |call: &Call| CallText {
             layer: layer(&compiled.module, program, call),
             kernel: program.kernels[call.kernel].name.clone(),
+            number: call.kernel,
             cost: costs[call.kernel],
         };
         let calls = compiled.schedules[0].order().map(|number| text(&program.calls[number]));
@@ -68,6 +70,9 @@ pub(super) struct Sums {
     pub(super) waiting: f64,
     /// Nanoseconds in kernels, of all threads together.
     pub(super) busy: u64,
+    /// Nanoseconds in contractions without what else their kernels do, of all threads together; nothing if that was not
+    /// measured.
+    pub(super) contracting: f64,
     pub(super) macs: u64,
     pub(super) dots: u64,
     pub(super) bytes: u64,
@@ -79,6 +84,7 @@ impl Sums {
         self.time += other.time;
         self.waiting += other.waiting;
         self.busy += other.busy;
+        self.contracting += other.contracting;
         self.macs += other.macs;
         self.dots += other.dots;
         self.bytes += other.bytes;
@@ -102,8 +108,14 @@ pub(super) struct Profile {
 }
 
 impl Profile {
-    /// From the times of the calls in several steps: of each call, the medians.
-    pub(super) fn new(calls: Calls, steps: Vec<Vec<CallTime>>, threads: usize) -> Profile {
+    /// From the times of the calls in several steps: of each call, the medians. `rates` says of each kernel how many
+    /// multiply-accumulates its contractions do in a nanosecond, where that was measured.
+    pub(super) fn new(
+        calls: Calls,
+        steps: Vec<Vec<CallTime>>,
+        rates: &[Option<f64>],
+        threads: usize,
+    ) -> Profile {
         let mut profile = Profile { rows: vec![], step: 0.0 };
         for (i, call) in calls.calls.into_iter().enumerate() {
             let of =
@@ -113,7 +125,8 @@ impl Profile {
             profile.step += wall as f64;
             let waiting = wall as f64 - time;
             let Cost { class, macs, dots, bytes } = call.cost;
-            let sums = Sums { calls: 1, time, waiting, busy, macs, dots, bytes };
+            let contracting = rates[call.number].map_or(0.0, |rate| macs as f64 / rate);
+            let sums = Sums { calls: 1, time, waiting, busy, contracting, macs, dots, bytes };
             add(&mut profile.rows, Row { layer: call.layer, kernel: call.kernel, class, sums });
         }
         profile
@@ -167,6 +180,7 @@ mod tests {
         let call = |kernel: &str, class| CallText {
             layer: "conv1".into(),
             kernel: kernel.into(),
+            number: usize::from(class == Class::Single),
             cost: Cost { class, macs: 8, dots: 2, bytes: 64 },
         };
         let texts = vec![
@@ -177,10 +191,11 @@ mod tests {
         let calls = Calls { model: "m".into(), gradient_bits: None, calls: texts };
         let time = |wall, busy| CallTime { wall, busy };
         let step = |extra: u64| vec![time(100 + extra, 160), time(50, 90), time(30, 20 + extra)];
-        let profile = Profile::new(calls, vec![step(0), step(1), step(1000)], 2);
+        let profile = Profile::new(calls, vec![step(0), step(1), step(1000)], &[Some(0.25), None], 2);
         assert_eq!(profile.rows.len(), 2);
         let contract = profile.class(Class::Contraction);
         assert_eq!((contract.calls, contract.time, contract.macs), (2, 125.0, 16));
+        assert_eq!(contract.contracting, 64.0);
         assert_eq!(profile.class(Class::Single).time, 10.5);
         assert_eq!((profile.step, sum(profile.rows.iter()).waiting), (181.0, 45.5));
     }

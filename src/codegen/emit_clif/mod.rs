@@ -20,8 +20,9 @@ mod tile;
 
 pub(super) use memory::RANDOM_STRIDE;
 
+use super::clock::{Clock, Clocks};
 use super::{emit_evex, shape};
-use crate::kernel::{Kernel, Stmt, verify};
+use crate::kernel::{Kernel, Stmt, cost, verify};
 use crate::targets::{Effort, Target};
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::ExternalName;
@@ -31,6 +32,7 @@ use cranelift_codegen::{Context, FinalizedRelocTarget};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_module::{FuncId, Linkage, Module, ModuleError, ModuleReloc};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Alignment of functions: a cache line.
 const ALIGNMENT: u64 = 64;
@@ -77,7 +79,17 @@ pub struct Emitter<'m> {
     context: Context,
     frontend: FunctionBuilderContext,
     listing: bool,
+    /// Nothing in code without clocks.
+    clocks: Option<Clocked>,
     emitted: Vec<Emitted>,
+}
+
+/// Clocks of code.
+#[derive(Default)]
+struct Clocked {
+    contractions: BTreeMap<shape::Shape, Arc<Clock>>,
+    /// Of each kernel so far.
+    kernels: Vec<Clocks>,
 }
 
 impl<'m> Emitter<'m> {
@@ -102,8 +114,14 @@ impl<'m> Emitter<'m> {
             regions: 0,
             frontend: FunctionBuilderContext::new(),
             listing,
+            clocks: None,
             emitted: vec![],
         })
+    }
+
+    /// Puts clocks around the contractions of all kernels that follow.
+    pub(super) fn with_clocks(&mut self) {
+        self.clocks = Some(Clocked::default());
     }
 
     /// Emits a kernel as an exported function of that name. An error is internal: the kernel does not verify, or
@@ -113,12 +131,16 @@ impl<'m> Emitter<'m> {
         let mut leaves = vec![];
         plan::walk(&kernel.body, &mut |stmt| {
             if let Stmt::Contract(contract) = stmt {
-                leaves.push(shape::Shape::new(contract, kernel, self.target));
+                leaves.push((shape::Shape::new(contract, kernel, self.target), cost::macs(contract)));
             }
         });
         let mut wanted = BTreeSet::new();
-        for shape in leaves {
-            wanted.extend(self.contract(shape)?);
+        for (shape, macs) in &leaves {
+            wanted.extend(self.contract(shape, *macs)?);
+        }
+        if let Some(clocks) = &mut self.clocks {
+            let own = leaves.iter().filter_map(|(shape, _)| clocks.contractions.get(shape).cloned());
+            clocks.kernels.push(own.collect());
         }
         self.shared = if wanted.len() == 1 { wanted.pop_first() } else { None };
         let mut func = self.function(&[self.pointer(), self.pointer(), types::I32, types::I32]);
@@ -134,17 +156,31 @@ impl<'m> Emitter<'m> {
         self.emitted
     }
 
+    /// The clocks of each kernel, in order.
+    pub(super) fn take_clocks(&mut self) -> Vec<Clocks> {
+        self.clocks.take().map_or(vec![], |clocks| clocks.kernels)
+    }
+
     /// Defines a contraction, unless it is defined; gives the configuration of tiles that it wants.
-    fn contract(&mut self, shape: shape::Shape) -> Result<Option<emit_evex::Configuration>, String> {
-        if let Some((_, configuration)) = self.contracts.get(&shape) {
+    fn contract(
+        &mut self,
+        shape: &shape::Shape,
+        macs: u64,
+    ) -> Result<Option<emit_evex::Configuration>, String> {
+        if let Some((_, configuration)) = self.contracts.get(shape) {
             return Ok(*configuration);
         }
         let name = format!("contract_{}", self.contracts.len());
         if let Some(wide) = &self.target.wide {
             let failed = |why| format!("emitting {name}: {why}");
-            let (bytes, configuration) = emit_evex::contract(&shape, wide).map_err(failed)?;
+            let (mut bytes, configuration) = emit_evex::contract(shape, wide).map_err(failed)?;
+            if let Some(clocks) = &mut self.clocks {
+                let clock =
+                    clocks.contractions.entry(shape.clone()).or_insert_with(|| Arc::new(Clock::new(macs)));
+                bytes = clock.around(&bytes)?;
+            }
             let id = self.define_leaf(&name, &[self.pointer(); 4], bytes)?;
-            self.contracts.insert(shape, (id, configuration));
+            self.contracts.insert(shape.clone(), (id, configuration));
             if let Some(configuration) = configuration {
                 self.configuration(configuration)?;
             }
@@ -153,10 +189,10 @@ impl<'m> Emitter<'m> {
         let mut func = self.function(&[self.pointer(); 4]);
         let mut frontend = std::mem::take(&mut self.frontend);
         let builder = FunctionBuilder::new(&mut func, &mut frontend);
-        contract::emit(&shape, self.target, self.module.target_config(), builder);
+        contract::emit(shape, self.target, self.module.target_config(), builder);
         self.frontend = frontend;
         let id = self.define(&name, Linkage::Local, func, Effort::None)?;
-        self.contracts.insert(shape, (id, None));
+        self.contracts.insert(shape.clone(), (id, None));
         Ok(None)
     }
 
