@@ -22,9 +22,7 @@ pub(super) struct Region {
 impl<'e> Body<'e, '_, '_> {
     /// Makes the outermost loops that can be regions into leaf functions, if the target has vectors for them.
     pub(super) fn find_regions(&mut self) -> Result<(), String> {
-        let Some(Wide { registers, .. }) = self.emitter.target.wide.filter(|wide| wide.bytes >= 64) else {
-            return Ok(());
-        };
+        let Some(wide) = &self.emitter.target.wide else { return Ok(()) };
         let plan = self.plan;
         let mut definitions = BTreeMap::new();
         for part in [&plan.prologue, &plan.body] {
@@ -34,27 +32,27 @@ impl<'e> Body<'e, '_, '_> {
                 }
             });
         }
-        self.find_in(&plan.body, &definitions, registers)
+        self.find_in(&plan.body, &definitions, wide)
     }
 
     fn find_in(
         &mut self,
         body: &'e [Stmt],
         definitions: &BTreeMap<Value, &'e Expr>,
-        registers: usize,
+        wide: &Wide,
     ) -> Result<(), String> {
         for stmt in body {
             let Stmt::For { index, body, .. } = stmt else { continue };
             let params = &self.kernel.params;
             let alias = |a: Param, b: Param| may_alias(params, a, b);
             let (kernel, ranges) = (self.kernel, self.ranges);
-            let around = Around { kernel, registers, ranges, definitions, may_alias: &alias };
+            let around = Around { kernel, wide, ranges, definitions, may_alias: &alias };
             match emit_evex::region(stmt, around)? {
                 Some(region) if region.captures.iter().all(|(_, c)| self.can_pass(c)) => {
                     let function = self.emitter.region(region.bytes)?;
                     self.regions.insert(*index, Region { function, captures: region.captures });
                 }
-                _ => self.find_in(body, definitions, registers)?,
+                _ => self.find_in(body, definitions, wide)?,
             }
         }
         Ok(())

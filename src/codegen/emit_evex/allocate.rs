@@ -6,8 +6,9 @@
 
 use super::vcode::{Class, Inst, Node, Reg, Vcode};
 
-/// The last of the vector registers carry values that wait in memory: as many as an instruction reads.
-pub(super) const SCRATCH: usize = 3;
+/// The last of the vector registers carry values that wait in memory: as many as an instruction reads without being
+/// able to read them from there, and what it writes.
+pub(super) const SCRATCH: usize = 2;
 /// Mask registers; number 0 means "no mask".
 const MASKS: usize = 7;
 
@@ -27,6 +28,13 @@ struct Interval {
     start: usize,
     end: usize,
     weight: u64,
+}
+
+impl Interval {
+    /// What it costs to wait in memory, by the time for which this frees a register.
+    fn density(&self) -> u64 {
+        (self.weight << 16) / (self.end - self.start).max(1) as u64
+    }
 }
 
 struct Liveness {
@@ -151,9 +159,9 @@ fn scan(
         }
         let place = Home::Frame(*frame);
         *frame += 1;
-        let least = active.iter().enumerate().min_by_key(|(_, a)| a.weight).map(|(i, a)| (i, *a));
+        let least = active.iter().enumerate().min_by_key(|(_, a)| a.density()).map(|(i, a)| (i, *a));
         match least {
-            Some((i, other)) if other.weight < now.weight => {
+            Some((i, other)) if other.density() < now.density() => {
                 homes[now.reg.0] = homes[other.reg.0];
                 homes[other.reg.0] = place;
                 active[i] = now;

@@ -25,13 +25,13 @@ pub(super) type Result<T = ()> = std::result::Result<T, String>;
 const RED_ZONE: usize = 128;
 
 /// The instructions of one width.
-struct Codes {
-    first: Register,
-    load: Code,
-    store: Code,
-    copy: Code,
-    broadcast: Code,
-    zero: Code,
+pub(super) struct Codes {
+    pub(super) first: Register,
+    pub(super) load: Code,
+    pub(super) store: Code,
+    pub(super) copy: Code,
+    pub(super) broadcast: Code,
+    pub(super) zero: Code,
     dot_bytes: Code,
     dot_words: Code,
 }
@@ -89,9 +89,15 @@ pub(super) fn failed(error: IcedError) -> String {
     error.to_string()
 }
 
+impl Codes {
+    pub(super) fn of(wide: &Wide) -> &'static Codes {
+        if wide.bytes == 64 { &ZMM } else { &YMM }
+    }
+}
+
 impl Asm {
     pub(super) fn new(wide: &Wide) -> Result<Asm> {
-        let codes = if wide.bytes == 64 { &ZMM } else { &YMM };
+        let codes = Codes::of(wide);
         let code = CodeAssembler::new(64).map_err(failed)?;
         Ok(Asm { code, codes, strides: vec![], slots: 0 })
     }

@@ -2,16 +2,19 @@
 //!
 //! Scalars: the context in `rdi`, `rax` as scratch, `rbp` the old stack pointer. Pointers and the counter of an
 //! innermost loop have registers while there are any; all others, and vectors that wait, lie in a frame that is
-//! aligned to 64 bytes.
+//! aligned to 64 bytes. An instruction reads a vector that waits from there where it can.
 
 use super::allocate::{Home, SCRATCH};
-use super::asm::{Result, failed};
+use super::asm::{Codes, Result, failed};
 use super::vcode::{Base, Inst, Node, Operand, Pointer, Reg, ScalarOp, Vcode, Width};
+use crate::targets::Wide;
 use iced_x86::code_asm::{
-    AsmMemoryOperand, AsmRegister64, AsmRegisterZmm, CodeAssembler, CodeLabel, dword_ptr, gpr16, gpr32,
-    gpr64, ptr, qword_ptr, registers, word_ptr,
+    AsmMemoryOperand, AsmRegister64, CodeAssembler, CodeLabel, dword_ptr, gpr16, gpr32, gpr64, ptr,
+    qword_ptr,
+    registers::{get_ymm, get_zmm},
+    word_ptr,
 };
-use iced_x86::{Instruction, MemoryOperand, OpKind, Register};
+use iced_x86::{IcedError, Instruction, MemoryOperand, OpCodeOperandKind, OpKind, Register};
 
 /// Registers for pointers and counters; those from `SAVED` on belong to the caller.
 const SCALARS: [AsmRegister64; 12] = [
@@ -39,6 +42,9 @@ enum Scalar {
 
 struct Encoder<'a> {
     code: CodeAssembler,
+    codes: &'static Codes,
+    /// Bytes of a vector in the frame.
+    bytes: usize,
     vcode: &'a Vcode,
     homes: Vec<Home>,
     /// The first register for values that wait in the frame.
@@ -51,18 +57,16 @@ struct Encoder<'a> {
     constants: Vec<(CodeLabel, &'a [u8])>,
 }
 
-/// The bytes of a leaf `(context)`, its values at their homes with so many places in the frame, on a machine with so many
-/// vector registers. An error is internal.
-pub(super) fn encode(
-    vcode: &Vcode,
-    (homes, vectors): (Vec<Home>, usize),
-    registers: usize,
-) -> Result<Vec<u8>> {
+/// The bytes of a leaf `(context)`, its values at their homes with so many places in the frame, on a machine with such
+/// vectors. An error is internal.
+pub(super) fn encode(vcode: &Vcode, (homes, vectors): (Vec<Home>, usize), wide: &Wide) -> Result<Vec<u8>> {
     let mut encoder = Encoder {
         code: CodeAssembler::new(64).map_err(failed)?,
+        codes: Codes::of(wide),
+        bytes: wide.bytes,
         vcode,
         homes,
-        scratch: registers.saturating_sub(SCRATCH),
+        scratch: wide.registers.saturating_sub(SCRATCH),
         vectors,
         slots: (0, 0),
         pointers: vec![None; vcode.pointers.len()],
@@ -87,7 +91,7 @@ impl<'a> Encoder<'a> {
             a.sub(gpr64::rsp, size)?;
             a.and(gpr64::rsp, -64)
         };
-        let size = 64 * self.vectors + 8 * self.slots.1;
+        let size = self.bytes * self.vectors + 8 * self.slots.1;
         build(a, size.next_multiple_of(64) as i32).map_err(failed)?;
         let end = |a: &mut CodeAssembler| {
             a.lea(gpr64::rsp, ptr(gpr64::rbp - 8 * saved.len() as i32))?;
@@ -118,12 +122,20 @@ impl<'a> Encoder<'a> {
 
     // Vectors.
 
-    fn slot(place: usize) -> AsmMemoryOperand {
-        ptr(gpr64::rsp + 64 * place as i32)
+    fn push(&mut self, instruction: std::result::Result<Instruction, IcedError>) -> Result {
+        self.code.add_instruction(instruction.map_err(failed)?).map_err(failed)
+    }
+
+    fn name(&self, number: usize) -> Register {
+        self.codes.first + number as u32
+    }
+
+    fn slot(&self, place: usize) -> MemoryOperand {
+        MemoryOperand::with_base_displ(Register::RSP, (self.bytes * place) as i64)
     }
 
     fn load(&mut self, to: usize, place: usize) -> Result {
-        self.code.vmovdqa32(zmm(to), Self::slot(place)).map_err(failed)
+        self.push(Instruction::with2(self.codes.load, self.name(to), self.slot(place)))
     }
 
     /// The register that a value is written to: its own, or one from which it is put into the frame.
@@ -137,14 +149,18 @@ impl<'a> Encoder<'a> {
 
     fn constant(&mut self, reg: Reg, bytes: &'a [u8]) -> Result {
         let (to, place) = self.target(reg)?;
-        let a = &mut self.code;
+        let name = self.name(to);
         if bytes.iter().all(|&b| b == 0) {
-            a.vpxord(zmm(to), zmm(to), zmm(to)).map_err(failed)?;
+            self.push(Instruction::with3(self.codes.zero, name, name, name))?;
         } else {
+            let a = &mut self.code;
             let label = a.create_label();
-            let load = match bytes.len() {
-                4 => a.vpbroadcastd(zmm(to), dword_ptr(label)),
-                _ => a.vmovdqu32(zmm(to), ptr(label)),
+            let load = match (get_zmm(name), get_ymm(name), bytes.len()) {
+                (Some(to), _, 4) => a.vpbroadcastd(to, dword_ptr(label)),
+                (Some(to), _, _) => a.vmovdqu32(to, ptr(label)),
+                (_, Some(to), 4) => a.vpbroadcastd(to, dword_ptr(label)),
+                (_, Some(to), _) => a.vmovdqu(to, ptr(label)),
+                _ => return Err("a vector of another width".into()),
             };
             load.map_err(failed)?;
             self.constants.push((label, bytes));
@@ -153,17 +169,16 @@ impl<'a> Encoder<'a> {
     }
 
     fn keep(&mut self, from: usize, place: Option<usize>) -> Result {
-        match place {
-            Some(place) => self.code.vmovdqa32(Self::slot(place), zmm(from)).map_err(failed),
-            None => Ok(()),
-        }
+        let Some(place) = place else { return Ok(()) };
+        self.push(Instruction::with2(self.codes.store, self.slot(place), self.name(from)))
     }
 
     fn inst(&mut self, inst: &Inst) -> Result {
-        let mut scratch = self.scratch..self.scratch + SCRATCH - 1;
+        let mut scratch = self.scratch..self.scratch + SCRATCH - inst.tied.is_some() as usize;
         let mut read: Vec<(Reg, usize)> = vec![];
+        let waits = self.waiting(inst);
         for reg in inst.reads() {
-            if read.iter().any(|r| r.0 == reg) {
+            if read.iter().any(|r| r.0 == reg) || waits == Some(reg) {
                 continue;
             }
             let number = match self.homes[reg.0] {
@@ -181,7 +196,9 @@ impl<'a> Encoder<'a> {
         if let (Some((to, _)), Some(tied)) = (target, inst.tied) {
             match self.homes[tied.0] {
                 Home::Register(from) if from == to => {}
-                Home::Register(from) => self.code.vmovdqa64(zmm(to), zmm(from)).map_err(failed)?,
+                Home::Register(from) => {
+                    self.push(Instruction::with2(self.codes.copy, self.name(to), self.name(from)))?;
+                }
                 Home::Frame(place) => self.load(to, place)?,
                 Home::Nowhere => return Err("a value without a definition".into()),
             }
@@ -189,49 +206,48 @@ impl<'a> Encoder<'a> {
         let number = |reg: Reg| read.iter().find(|r| r.0 == reg).map(|r| r.1);
         self.emit(inst, target.map(|t| t.0), &number)?;
         match target {
-            Some((to, place)) if inst.defines().is_some() => self.keep(to, place),
-            _ => Ok(()),
+            Some((to, place)) => self.keep(to, place),
+            None => Ok(()),
         }
+    }
+
+    /// What an instruction can read from the frame where it waits: an operand that may be in memory and is read once.
+    fn waiting(&self, inst: &Inst) -> Option<Reg> {
+        (0..).zip(&inst.operands).skip(1).find_map(|(i, operand)| {
+            let Operand::Reg(reg, _) = *operand else { return None };
+            let in_memory = matches!(
+                inst.code.op_code().op_kind(i),
+                OpCodeOperandKind::xmm_or_mem | OpCodeOperandKind::ymm_or_mem | OpCodeOperandKind::zmm_or_mem
+            );
+            let once = inst.reads().filter(|&r| r == reg).count() == 1;
+            (in_memory && once && matches!(self.homes[reg.0], Home::Frame(_))).then_some(reg)
+        })
     }
 
     fn emit(&mut self, inst: &Inst, target: Option<usize>, number: &dyn Fn(Reg) -> Option<usize>) -> Result {
         let mut out = Instruction::new();
         out.set_code(inst.code);
-        let mut position = 0;
-        for (i, operand) in inst.operands.iter().enumerate() {
-            match operand {
-                Operand::Reg(_, width) if i == 0 && target.is_some() => {
-                    out.set_op_register(0, width.register(target.unwrap_or_default()));
-                    out.set_op_kind(0, OpKind::Register);
-                }
-                Operand::Reg(reg, width) => {
-                    let n = number(*reg).ok_or("an operand that is not read")?;
-                    out.set_op_kind(i as u32, OpKind::Register);
-                    out.set_op_register(i as u32, width.register(n));
-                }
-                Operand::Scalar => {
-                    out.set_op_kind(i as u32, OpKind::Register);
-                    out.set_op_register(i as u32, Register::EAX);
-                }
-                Operand::Memory(base, at) => {
-                    let memory = self.memory(*base, *at)?;
-                    out.set_op_kind(i as u32, OpKind::Memory);
-                    out.set_memory_base(memory.base);
-                    out.set_memory_displacement64(memory.displacement as u64);
-                    out.set_memory_displ_size(if memory.displacement == 0 { 0 } else { 8 });
-                }
+        for (i, operand) in (0..).zip(&inst.operands) {
+            match (operand, target) {
+                (Operand::Reg(_, width), Some(to)) if i == 0 => set_register(&mut out, i, width.register(to)),
+                (Operand::Reg(reg, width), _) => match (number(*reg), self.homes[reg.0]) {
+                    (Some(n), _) => set_register(&mut out, i, width.register(n)),
+                    (None, Home::Frame(place)) => set_memory(&mut out, i, self.slot(place)),
+                    _ => return Err("an operand that is not read".into()),
+                },
+                (Operand::Scalar, _) => set_register(&mut out, i, Register::EAX),
+                (Operand::Memory(base, at), _) => set_memory(&mut out, i, self.memory(*base, *at)?),
             }
-            position = i + 1;
         }
         if let Some(immediate) = inst.immediate {
-            out.set_op_kind(position as u32, OpKind::Immediate8);
+            out.set_op_kind(inst.operands.len() as u32, OpKind::Immediate8);
             out.set_immediate8(immediate);
         }
         if let Some(mask) = inst.mask {
             out.set_op_mask(Width::Mask.register(number(mask).ok_or("a mask that is not read")?));
             out.set_zeroing_masking(inst.zeroing);
         }
-        self.code.add_instruction(out).map_err(failed)
+        self.push(Ok(out))
     }
 
     fn memory(&mut self, base: Base, at: i64) -> Result<MemoryOperand> {
@@ -260,7 +276,7 @@ impl<'a> Encoder<'a> {
 
     /// A fresh place in the frame.
     fn place(&mut self) -> Scalar {
-        let at = 64 * self.vectors + 8 * self.slots.0;
+        let at = self.bytes * self.vectors + 8 * self.slots.0;
         self.slots.0 += 1;
         self.slots.1 = self.slots.1.max(self.slots.0);
         Scalar::Memory(qword_ptr(gpr64::rsp + at as i32))
@@ -341,6 +357,14 @@ impl<'a> Encoder<'a> {
     }
 }
 
-fn zmm(number: usize) -> AsmRegisterZmm {
-    registers::get_zmm(Width::Z.register(number)).expect("numbers of vector registers are below 32")
+fn set_register(out: &mut Instruction, operand: u32, register: Register) {
+    out.set_op_kind(operand, OpKind::Register);
+    out.set_op_register(operand, register);
+}
+
+fn set_memory(out: &mut Instruction, operand: u32, memory: MemoryOperand) {
+    out.set_op_kind(operand, OpKind::Memory);
+    out.set_memory_base(memory.base);
+    out.set_memory_displacement64(memory.displacement as u64);
+    out.set_memory_displ_size(if memory.displacement == 0 { 0 } else { 8 });
 }

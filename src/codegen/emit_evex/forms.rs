@@ -46,7 +46,9 @@ impl Select<'_> {
             Val::Pair(halves) => match halves {
                 [Some(low), Some(high)] => {
                     let high = self.rotated(high);
-                    self.def(Code::EVEX_Vpord_zmm_k1z_zmm_zmmm512b32, Width::Z, &[z(low), z(high)])
+                    let depth = self.depth_of(low).max(self.depth_of(high));
+                    let or = Code::EVEX_Vpord_zmm_k1z_zmm_zmmm512b32;
+                    self.def_at(depth, or, Width::Z, &[z(low), z(high)], None)
                 }
                 [Some(low), None] => low,
                 [None, Some(high)] => self.rotated(high),

@@ -13,7 +13,10 @@ mod codes;
 mod contract;
 mod encode;
 mod exprs;
+mod flags;
 mod forms;
+mod narrow;
+mod order;
 mod outside;
 mod random;
 mod region;
@@ -25,6 +28,7 @@ mod tiles;
 mod twin;
 mod uses;
 mod vcode;
+mod vex;
 
 pub(super) use contract::emit as contract;
 pub(super) use region::{Around, Capture, region};

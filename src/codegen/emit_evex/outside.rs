@@ -172,13 +172,13 @@ impl Select<'_> {
     pub(super) fn prefetch(&mut self, address: &Address, to: Operand) {
         let decl = &self.around.kernel.params[address.param.0 as usize];
         let bytes = decl.dtype.bytes() as i64;
-        let (Some(level), Operand::Memory(base, at)) = (self.levels.last(), to) else { return };
+        let (Some(level), Operand::Memory(base, at)) = (self.levels.last_mut(), to) else { return };
         let step = address.terms.iter().find(|t| t.0 == level.index).map_or(0, |t| t.1 * bytes);
         let first_of_line = step >= LINE || level.copy * step % LINE < step;
         let far = decl.len * bytes as u64 >= FAR && !self.contracted.contains(&address.param);
-        if step > 0 && first_of_line && far {
-            let ahead = Operand::Memory(base, at + AHEAD.max(8 * step).min(FARTHEST));
-            self.inst(Inst::new(Code::Prefetcht1_m8, [ahead]));
+        let ahead = at + AHEAD.max(8 * step).min(FARTHEST);
+        if step > 0 && first_of_line && far && level.asked.insert((base, ahead.div_euclid(LINE))) {
+            self.inst(Inst::new(Code::Prefetcht1_m8, [Operand::Memory(base, ahead)]));
         }
     }
 }

@@ -8,8 +8,11 @@
 use super::allocate::allocate;
 use super::asm::Result;
 use super::encode::encode;
+use super::narrow::narrow;
+use super::order::order;
 use super::select::Select;
 use crate::kernel::{Address, Expr, Index, Kernel, Param, Range, Stmt, Value};
+use crate::targets::Wide;
 use std::collections::BTreeMap;
 
 /// Turns of blocks below which a region is not worth a call.
@@ -46,8 +49,8 @@ pub(in crate::codegen) struct Region {
 #[derive(Clone, Copy)]
 pub(in crate::codegen) struct Around<'a> {
     pub(in crate::codegen) kernel: &'a Kernel,
-    /// Vector registers of the target.
-    pub(in crate::codegen) registers: usize,
+    /// Vectors of the target.
+    pub(in crate::codegen) wide: &'a Wide,
     /// Proven ranges of the values.
     pub(in crate::codegen) ranges: &'a [Range],
     /// Where every value of the kernel is defined.
@@ -62,9 +65,14 @@ pub(in crate::codegen) fn region(stmt: &Stmt, around: Around) -> Result<Option<R
     if turns(stmt) < FEWEST_TURNS || select.stmt(stmt).is_err() {
         return Ok(None);
     }
-    let (code, captures) = select.finish();
-    let Ok(homes) = allocate(&code, around.registers) else { return Ok(None) };
-    Ok(Some(Region { bytes: encode(&code, homes, around.registers)?, captures }))
+    let (mut code, captures) = select.finish();
+    if around.wide.bytes < 64 {
+        let Ok(narrowed) = narrow(&code) else { return Ok(None) };
+        code = narrowed;
+        order(&mut code);
+    }
+    let Ok(homes) = allocate(&code, around.wide.registers) else { return Ok(None) };
+    Ok(Some(Region { bytes: encode(&code, homes, around.wide)?, captures }))
 }
 
 /// How many statements on lanes run in all.

@@ -11,7 +11,7 @@ use super::codes;
 use super::region::{Around, Capture};
 use super::sums::Sum;
 use super::uses::Uses;
-use super::vcode::{Class, Inst, Node, Operand, Reg, Vcode, Width};
+use super::vcode::{Base, Class, Inst, Node, Operand, Reg, Vcode, Width};
 use crate::kernel::{DType, Expr, Index, LANES, Param, Stmt, Value};
 use iced_x86::Code;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +51,8 @@ pub(super) struct Level {
     pub(super) copy: i64,
     /// Running pointers by what they start from and their step.
     pub(super) pointers: BTreeMap<(usize, i64), usize>,
+    /// Lines that the body has asked for ahead.
+    pub(super) asked: BTreeSet<(Base, i64)>,
 }
 
 /// Vectors that are computed from an Int once.
@@ -245,7 +247,8 @@ impl<'a> Select<'a> {
         let twice = innermost && count.is_multiple_of(2) && body.len() <= UNROLLED;
         let twin = twice && self.suits_twin(index, body);
         let copies = if twice { 2 } else { 1 };
-        self.levels.push(Level { index, copies, copy: 0, pointers: BTreeMap::new() });
+        let (pointers, asked) = Default::default();
+        self.levels.push(Level { index, copies, copy: 0, pointers, asked });
         self.open.push(vec![]);
         let positions = std::mem::take(&mut self.positions);
         let extremes = if twin { self.twin(body)? } else { vec![] };
@@ -253,7 +256,8 @@ impl<'a> Select<'a> {
             if let Some(level) = self.levels.last_mut() {
                 level.copy = copy;
             }
-            if !self.shuffle(body)? {
+            // The permutations of whole vectors have no halves.
+            if self.around.wide.bytes < 64 || !self.shuffle(body)? {
                 body.iter().try_for_each(|stmt| self.stmt(stmt))?;
             }
         }

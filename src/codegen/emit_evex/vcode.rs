@@ -40,7 +40,7 @@ impl Width {
 }
 
 /// Where memory operands begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Base {
     /// A pointer of the region, by its number.
     Pointer(usize),
