@@ -7,6 +7,7 @@ mod encodings;
 mod fusion;
 mod ir;
 mod kernel;
+mod lanes;
 mod language;
 mod lower;
 mod models;

@@ -26,29 +26,24 @@ struct Codes {
     equal: Code,
     greater: Code,
     least: Code,
-    /// −1 where a lane is negative: a shift, or nothing where there is only a comparison with zero.
-    sign: Option<(Code, u8)>,
 }
 
 const BYTES: Codes = Codes {
     equal: Code::VEX_Vpcmpeqb_ymm_ymm_ymmm256,
     greater: Code::VEX_Vpcmpgtb_ymm_ymm_ymmm256,
     least: Code::VEX_Vpminsb_ymm_ymm_ymmm256,
-    sign: None,
 };
 
 const WORDS: Codes = Codes {
     equal: Code::VEX_Vpcmpeqw_ymm_ymm_ymmm256,
     greater: Code::VEX_Vpcmpgtw_ymm_ymm_ymmm256,
     least: Code::VEX_Vpminsw_ymm_ymm_ymmm256,
-    sign: Some((Code::VEX_Vpsraw_ymm_ymm_imm8, 15)),
 };
 
 const DOUBLES: Codes = Codes {
     equal: Code::VEX_Vpcmpeqd_ymm_ymm_ymmm256,
     greater: Code::VEX_Vpcmpgtd_ymm_ymm_ymmm256,
     least: Code::VEX_Vpminsd_ymm_ymm_ymmm256,
-    sign: Some((Code::VEX_Vpsrad_ymm_ymm_imm8, 31)),
 };
 
 impl Lanes {
@@ -192,19 +187,10 @@ impl Narrow {
         Ok(())
     }
 
+    /// Lanes that are 0 or −1 are a mask as they are.
     fn signs(&mut self, inst: &Inst, lanes: Lanes) -> Result {
         let (mask, from) = (Narrow::reg(inst.operands.first())?, Narrow::reg(inst.operands.get(1))?);
-        let mut made = vec![];
-        for half in 0..lanes.vectors() {
-            let from = y(self.half(from, half)?);
-            made.push(match lanes.codes().sign {
-                Some((shift, bits)) => self.new_y(shift, &[from], Some(bits)),
-                None => {
-                    let zero = self.constant_y(0);
-                    self.new_y(lanes.codes().greater, &[y(zero), from], None)
-                }
-            });
-        }
+        let made = (0..lanes.vectors()).map(|half| self.lasting(from, half)).collect::<Result<_>>()?;
         self.flags.insert((mask, lanes), made);
         Ok(())
     }

@@ -166,6 +166,13 @@ impl Narrow {
         }
     }
 
+    /// A half in a register that does not change.
+    pub(super) fn lasting(&mut self, reg: Reg, half: usize) -> Result<Reg> {
+        let half = self.half(reg, half)?;
+        let changes = self.changing.contains(&half);
+        Ok(if changes { self.new_y(Code::VEX_Vmovdqa_ymm_ymmm256, &[y(half)], None) } else { half })
+    }
+
     // Instructions.
 
     /// An instruction that writes a half, of 256 bits.

@@ -9,6 +9,8 @@ use fqt_runtime::random::mix64;
 use fqtc::kernel::interp::Memory;
 use fqtc::kernel::*;
 
+use super::rng::Rng;
+
 /// A program and the contents of its buffers before it runs.
 pub(crate) struct Case {
     pub(crate) program: Program,
@@ -88,51 +90,6 @@ fn element(rng: &mut Rng, decl: &ParamDecl) -> i64 {
     }
 }
 
-/// A stream of random numbers.
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(1);
-        mix64(self.0 ^ 0x5EED)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
-    fn chance(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
-    fn between(&mut self, lo: i64, hi: i64) -> i64 {
-        let span = (hi as i128 - lo as i128 + 1) as u128;
-        (lo as i128 + ((self.next() as u128) % span) as i128) as i64
-    }
-
-    fn pick<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len())]
-    }
-
-    /// An interval of a type: all of it, or around zero, or beside zero.
-    fn range(&mut self, dtype: DType) -> Range {
-        let all = dtype.range();
-        if dtype == DType::Dyadic || self.chance(4) {
-            return all;
-        }
-        let bits = 1 + self.below(8 * dtype.bytes() - 1) as u32;
-        let top = (i64::MAX >> (63 - bits)).min(all.hi);
-        match self.below(3) {
-            0 => Range::new(0, top),
-            1 => Range::new((-top).max(all.lo), top),
-            _ => {
-                let (a, b) = (self.between(all.lo.max(-top), top), self.between(all.lo.max(-top), top));
-                Range::new(a.min(b), a.max(b))
-            }
-        }
-    }
-}
-
 /// A kernel, and which parameters may be one buffer: (read, written).
 struct Grown {
     kernel: Kernel,
@@ -147,6 +104,8 @@ struct Grower<'r> {
     scopes: Vec<Vec<Value>>,
     ranges: Vec<Range>,
     indices: u32,
+    /// Whether only lanes are computed: loops of this kind may become one leaf function.
+    lanes: bool,
     /// Loads of read parameters: (value, address).
     loads: Vec<(Value, Address)>,
     in_place: Vec<(u32, u32)>,
@@ -163,9 +122,13 @@ fn grow(rng: &mut Rng, number: usize) -> Grown {
         scopes: vec![vec![]],
         ranges: vec![],
         indices: 1,
+        lanes: false,
         loads: vec![],
         in_place: vec![],
     };
+    if grower.rng.chance(2) {
+        grower.lane_loop();
+    }
     let steps = 20 + grower.rng.below(50);
     for _ in 0..steps {
         grower.step();
@@ -179,11 +142,16 @@ fn grow(rng: &mut Rng, number: usize) -> Grown {
 
 const LANE_TYPES: [DType; 4] = [DType::I8, DType::U8, DType::I16, DType::I32];
 const ARITHMETIC: [DType; 2] = [DType::I16, DType::I32];
+/// Operations on Ints; dyadics have the first six.
+const OPERATIONS: [Binary; 9] = {
+    use Binary::{Add, And, Div, Max, Min, Mul, Or, Sub, Xor};
+    [Add, Sub, Mul, Div, Min, Max, And, Or, Xor]
+};
 
 impl Grower<'_> {
     fn step(&mut self) {
         match self.rng.below(24) {
-            0..=1 if self.open.len() < 4 => self.open_loop(),
+            0..=1 if self.open.len() < 4 => self.open_short_loop(),
             2 if self.open.len() > 1 => self.close(),
             3..=4 => self.store_any(),
             5 => self.accumulate(),
@@ -196,6 +164,47 @@ impl Grower<'_> {
                 self.expression();
             }
         }
+    }
+
+    /// A loop with enough turns, on lanes and on scalars from outside.
+    fn lane_loop(&mut self) {
+        for most in [7, 15, i64::MAX] {
+            let (mut address, len) = self.read_place(1);
+            address.param = self.param(DType::I64, len, Range::new(0, most), Access::Read);
+            self.define(Type::Int, Expr::LoadScalar(address));
+        }
+        self.lanes = true;
+        let count = self.rng.pick(&[16, 17, 24]);
+        self.open_loop(count);
+        for _ in 0..10 + self.rng.below(40) {
+            match self.rng.below(14) {
+                0 if self.open.len() < 4 => self.open_short_loop(),
+                1 if self.open.len() > 2 => self.close(),
+                2 => self.store_any(),
+                3 => self.extreme(),
+                4..=5 => {
+                    let ty = self.any_type();
+                    self.load(ty);
+                }
+                _ => {
+                    self.expression();
+                }
+            }
+        }
+        while self.open.len() > 1 {
+            self.close();
+        }
+        self.lanes = false;
+    }
+
+    /// Folds lanes into memory that moves with no loop but the items.
+    fn extreme(&mut self) {
+        let dtype = self.rng.pick(&ARITHMETIC);
+        let Some(value) = self.operand(Type::Lanes(dtype)) else { return };
+        let param = self.param(dtype, 16 * self.kernel.items as i128, dtype.range(), Access::ReadWrite);
+        let address = param.at(0).plus(Index(0), 16);
+        let max = self.rng.chance(2);
+        self.push(if max { Stmt::MaxInto(address, value) } else { Stmt::MinInto(address, value) });
     }
 
     // Statements, taken back when the verifier rejects them.
@@ -247,8 +256,12 @@ impl Grower<'_> {
         Some(value)
     }
 
-    fn open_loop(&mut self) {
+    fn open_short_loop(&mut self) {
         let count = 1 + self.rng.below(4) as u32;
+        self.open_loop(count);
+    }
+
+    fn open_loop(&mut self, count: u32) {
         self.open.push((Index(self.indices), count, vec![]));
         self.indices += 1;
         self.scopes.push(vec![]);
@@ -322,7 +335,7 @@ impl Grower<'_> {
     // Operands.
 
     fn any_type(&mut self) -> Type {
-        match self.rng.below(10) {
+        match self.rng.below(if self.lanes { 7 } else { 10 }) {
             0..=5 => Type::Lanes(self.rng.pick(&LANE_TYPES)),
             6 => Type::Pairs,
             7..=8 => Type::Int,
@@ -338,7 +351,11 @@ impl Grower<'_> {
     /// A value of a type: mostly one that is there.
     fn operand(&mut self, ty: Type) -> Option<Value> {
         let all = self.visible(ty);
-        if !all.is_empty() && !self.rng.chance(6) {
+        let outside = self.lanes && matches!(ty, Type::Int | Type::Dyadic);
+        if outside && all.is_empty() {
+            return None;
+        }
+        if !all.is_empty() && (outside || !self.rng.chance(6)) {
             // Rather a recent one, so that expressions grow deep.
             let recent = all.len() - 1 - self.rng.below(all.len().min(4));
             return Some(if self.rng.chance(3) { self.rng.pick(&all) } else { all[recent] });
@@ -393,6 +410,9 @@ impl Grower<'_> {
     fn amount(&mut self, most: u8) -> Option<Amount> {
         if self.rng.chance(2) {
             return Some(Amount::Imm(self.rng.below(most as usize + 1) as u8));
+        }
+        if self.lanes {
+            return self.operand(Type::Int).map(Amount::Value);
         }
         let (value, mask) = (self.operand(Type::Int)?, (most as i64 + 1) / 2 - 1);
         let mask = self.rng.pick(&[mask, mask / 2, 1, 3]);
@@ -464,29 +484,12 @@ impl Grower<'_> {
                 (any_lanes, Expr::Binary(op, a, b))
             }
             12..=13 => {
-                let op = self.rng.pick(&[
-                    Binary::Add,
-                    Binary::Sub,
-                    Binary::Mul,
-                    Binary::Div,
-                    Binary::Min,
-                    Binary::Max,
-                    Binary::And,
-                    Binary::Or,
-                    Binary::Xor,
-                ]);
+                let op = self.rng.pick(&OPERATIONS);
                 let (a, b) = self.two(Int)?;
                 (Int, Expr::Binary(op, a, b))
             }
             14 => {
-                let op = self.rng.pick(&[
-                    Binary::Add,
-                    Binary::Sub,
-                    Binary::Mul,
-                    Binary::Div,
-                    Binary::Min,
-                    Binary::Max,
-                ]);
+                let op = self.rng.pick(&OPERATIONS[..6]);
                 let (a, b) = self.two(Dyadic)?;
                 (Dyadic, Expr::Binary(op, a, b))
             }
@@ -526,7 +529,7 @@ impl Grower<'_> {
                 let block = self.read_place(1).0;
                 (i16s, Expr::Random { key: self.operand(Int)?, block: (block.terms, block.offset) })
             }
-            24 => return self.dyadic(),
+            24 if !self.lanes => return self.dyadic(),
             _ => {
                 let value = self.operand(wide)?;
                 let range = self.ranges[value.0 as usize];
@@ -534,7 +537,8 @@ impl Grower<'_> {
                 return None;
             }
         };
-        self.define(ty, expr)
+        let scalar = matches!(ty, Int | Dyadic) || matches!(expr, Expr::MulShift(..));
+        if self.lanes && scalar { None } else { self.define(ty, expr) }
     }
 
     fn compare_and_select(&mut self) -> Option<Value> {
@@ -646,7 +650,7 @@ impl Grower<'_> {
         let body = vec![Stmt::Store(address.clone().plus(index, 1), zero)];
         let reset = Stmt::For { index, count: width as u32, body };
         assert!(self.push(reset), "zeros fit every type");
-        self.open_loop();
+        self.open_short_loop();
         if let Some(value) = self.operand(ty) {
             let max = self.rng.chance(2);
             self.push(match (fold, max) {
@@ -730,7 +734,7 @@ impl Grower<'_> {
             return;
         }
         if accumulate {
-            self.open_loop();
+            self.open_short_loop();
             self.push(Stmt::Contract(Box::new(Contract { init: Init::Accumulate, ..contract.clone() })));
             self.close();
         }
