@@ -27,11 +27,11 @@
 //!    says which calls need no barrier between them; [`plan`](mod@plan) places the buffers in one arena, and [`plan_check`]
 //!    replays both without knowing how they were made.
 //! 6. [`codegen`] compiles every kernel to one function `(arena, args, first, last)` over a range of items. Cranelift emits
-//!    everything; where the target has vectors of 256 or 512 bits, contractions and (512) loops over lanes become leaf
-//!    functions of an emitter of our own, which the Cranelift code calls; where it has tiles, contractions that are
-//!    cheaper so become products of tiles.
-//! 7. The runtime runs tables of calls, in chains and between barriers, on its threads; it knows data sets, checkpoints and metrics, and
-//!    nothing of the compiler.
+//!    everything; where the target has vectors of 256 or 512 bits, contractions and loops over lanes become leaf functions
+//!    of an emitter of our own, which the Cranelift code calls; where it has tiles, contractions that are cheaper so
+//!    become products of tiles.
+//! 7. The runtime runs tables of calls, in chains and between barriers, on its threads; it knows data sets, checkpoints
+//!    and metrics, and nothing of the compiler.
 //!
 //! [`driver`] is steps 3 to 5 on one page.
 //!

@@ -2,8 +2,8 @@
 //!
 //! - [`emit_clif`] writes every kernel as one function into a Cranelift module, for any target. It sees a target value
 //!   and never the host, so the same code serves memory and object files.
-//! - `emit_evex` writes contractions in vectors of 256 and 512 bits and in tiles, and lane code in 512, where the target
-//!   has them.
+//! - `emit_evex` writes contractions and lane code in vectors of 256 and 512 bits, and contractions in tiles, where the
+//!   target has them.
 //! - [`jit`] owns code in memory and runs it.
 //! - [`clock`] measures contractions inside of a step, for benchmarks.
 //! - [`peak`] measures what the machine can do at most, by loops that are not part of a step.

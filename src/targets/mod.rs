@@ -39,7 +39,7 @@ pub struct Costs {
     pub loads_per_cycle: usize,
 }
 
-/// Vectors of more than 128 bits, for contractions.
+/// Vectors of more than 128 bits, for contractions and loops over lanes.
 #[derive(Clone, Copy, Debug)]
 pub struct Wide {
     /// Bytes of a vector: 32 or 64.
@@ -89,7 +89,7 @@ pub struct Target {
     pub registers: usize,
     /// What the parts of a tile cost.
     pub costs: Costs,
-    /// Wider vectors with a dot product of bytes, if contractions are to use them.
+    /// Wider vectors with dot products of bytes and of 16-bit numbers, if the target has them.
     pub wide: Option<Wide>,
     /// Whether the machine that runs this program can run the target's code.
     pub runs_here: fn() -> bool,

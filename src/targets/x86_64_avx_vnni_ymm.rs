@@ -1,10 +1,10 @@
-//! x86-64 with AVX-VNNI, contractions in 256 bits: the encoding of this instruction set has 16 registers.
+//! x86-64 with AVX-VNNI, contractions and lanes in 256 bits: the encoding of this instruction set has 16 registers.
 
 use super::{Costs, Target, Wide, x86_64_avx_vnni};
 
 pub(super) static TARGET: Target = Target {
     name: "x86_64_avx_vnni_ymm",
-    about: "x86-64 with AVX2 and AVX-VNNI, contractions in 256 bits",
+    about: "x86-64 with AVX2 and AVX-VNNI, in vectors of 256 bits",
     wide: Some(Wide {
         bytes: 32,
         registers: 16,

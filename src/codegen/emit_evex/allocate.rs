@@ -1,8 +1,8 @@
 //! Registers for vector code: one linear scan over live intervals.
 //!
 //! An interval reaches from the first definition to the last use; where a loop reads what was defined before it, to
-//! the end of the loop. When registers run out, the value that is used the least, by the depth of its uses, waits in
-//! memory. Masks never wait: a region that needs too many is refused.
+//! the end of the loop. When registers run out, the value that is used the least, by the depth of its uses and for the
+//! time that it lives, waits in memory. Masks never wait: a region that needs too many is refused.
 
 use super::vcode::{Class, Inst, Node, Reg, Vcode};
 
@@ -16,7 +16,7 @@ const MASKS: usize = 7;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Home {
     Register(usize),
-    /// The n-th place of 64 bytes in the frame.
+    /// The n-th place of a vector in the frame.
     Frame(usize),
     /// Never defined.
     Nowhere,

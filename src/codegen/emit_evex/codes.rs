@@ -152,7 +152,8 @@ pub(super) fn shift_words(shift: Shift) -> Code {
     }
 }
 
-/// Shifts by what each lane of another vector says; 16 and 32 bits.
+/// Shifts by what each lane of another vector says; 16 and 32 bits. All its lanes must be the same, so that other vectors
+/// can shift by one count.
 pub(super) fn shift_by_lanes(shift: Shift, dtype: DType) -> Code {
     let word = dtype == DType::I16;
     match shift {

@@ -73,9 +73,9 @@ impl Narrow {
             Code::VEX_Kandw_kr_kr_kr => self.combine(inst, Code::VEX_Vpand_ymm_ymm_ymmm256),
             Code::VEX_Korw_kr_kr_kr => self.combine(inst, Code::VEX_Vpor_ymm_ymm_ymmm256),
             Code::VEX_Kxorw_kr_kr_kr => self.combine(inst, Code::VEX_Vpxor_ymm_ymm_ymmm256),
-            Code::EVEX_Vpmovm2b_xmm_kr => self.to_lanes(inst, Bytes),
-            Code::EVEX_Vpmovm2w_ymm_kr => self.to_lanes(inst, Words),
-            Code::EVEX_Vpmovm2d_zmm_kr => self.to_lanes(inst, Doubles),
+            Code::EVEX_Vpmovm2b_xmm_kr => self.expand(inst, Bytes),
+            Code::EVEX_Vpmovm2w_ymm_kr => self.expand(inst, Words),
+            Code::EVEX_Vpmovm2d_zmm_kr => self.expand(inst, Doubles),
             Code::EVEX_Vpmovb2m_kr_xmm => self.signs(inst, Bytes),
             Code::EVEX_Vpmovw2m_kr_ymm => self.signs(inst, Words),
             Code::EVEX_Vpmovd2m_kr_zmm => self.signs(inst, Doubles),
@@ -98,14 +98,14 @@ impl Narrow {
 
     /// The vectors of a mask for such lanes.
     fn flags(&mut self, mask: Reg, lanes: Lanes) -> Result<Vec<Reg>> {
-        if let Some(known) = self.flags.get(&(mask, lanes)) {
+        if let Some(known) = self.masks.get(&(mask, lanes)) {
             return Ok(known.clone());
         }
         let made = match lanes {
             Lanes::Words => {
-                if let Some(&[low, high]) = self.flags.get(&(mask, Lanes::Doubles)).map(Vec::as_slice) {
+                if let Some(&[low, high]) = self.masks.get(&(mask, Lanes::Doubles)).map(Vec::as_slice) {
                     vec![self.words([low, high])]
-                } else if let Some(&[bytes]) = self.flags.get(&(mask, Lanes::Bytes)).map(Vec::as_slice) {
+                } else if let Some(&[bytes]) = self.masks.get(&(mask, Lanes::Bytes)).map(Vec::as_slice) {
                     vec![self.new_y(Code::VEX_Vpmovsxbw_ymm_xmmm128, &[x(bytes)], None)]
                 } else {
                     return Err("a mask without a definition".into());
@@ -123,7 +123,7 @@ impl Narrow {
                 [words, upper].map(|half| self.new_y(widen, &[x(half)], None)).to_vec()
             }
         };
-        self.flags.insert((mask, lanes), made.clone());
+        self.masks.insert((mask, lanes), made.clone());
         Ok(made)
     }
 
@@ -142,7 +142,7 @@ impl Narrow {
                 None => flags,
             });
         }
-        self.flags.insert((to, lanes), made);
+        self.masks.insert((to, lanes), made);
         Ok(())
     }
 
@@ -171,15 +171,15 @@ impl Narrow {
         let [to, a, b] = [0, 1, 2].map(|i| Narrow::reg(inst.operands.get(i)));
         let (to, a, b) = (to?, a?, b?);
         let all = [Lanes::Bytes, Lanes::Words, Lanes::Doubles];
-        let has = |mask| all.into_iter().find(|&lanes| self.flags.contains_key(&(mask, lanes)));
+        let has = |mask| all.into_iter().find(|&lanes| self.masks.contains_key(&(mask, lanes)));
         let lanes = has(a).ok_or("a mask without a definition")?;
         let (a, b) = (self.flags(a, lanes)?, self.flags(b, lanes)?);
         let made = a.into_iter().zip(b).map(|(a, b)| self.new_y(code, &[y(a), y(b)], None)).collect();
-        self.flags.insert((to, lanes), made);
+        self.masks.insert((to, lanes), made);
         Ok(())
     }
 
-    fn to_lanes(&mut self, inst: &Inst, lanes: Lanes) -> Result {
+    fn expand(&mut self, inst: &Inst, lanes: Lanes) -> Result {
         let (to, mask) = (Narrow::reg(inst.operands.first())?, Narrow::reg(inst.operands.get(1))?);
         for (half, flags) in self.flags(mask, lanes)?.into_iter().enumerate() {
             self.same(to, half, flags);
@@ -191,7 +191,7 @@ impl Narrow {
     fn signs(&mut self, inst: &Inst, lanes: Lanes) -> Result {
         let (mask, from) = (Narrow::reg(inst.operands.first())?, Narrow::reg(inst.operands.get(1))?);
         let made = (0..lanes.vectors()).map(|half| self.lasting(from, half)).collect::<Result<_>>()?;
-        self.flags.insert((mask, lanes), made);
+        self.masks.insert((mask, lanes), made);
         Ok(())
     }
 

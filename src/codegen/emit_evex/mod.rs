@@ -2,15 +2,17 @@
 //!
 //! A leaf is plain bytes that enter the same module as Cranelift's code. It follows the System V convention and calls
 //! nothing. There are two kinds: contractions, which touch only registers that a call may change and keep their counters
-//! in the red zone, and regions of lane code, which have a frame. Contractions in tiles find them configured, by a leaf of its own
-//! that a kernel calls as rarely as it can, and another gives them back before it returns. Which width and how many registers there are is data
-//! of the target ([`Wide`](crate::targets::Wide)); results are those of every other emitter, bit for bit. The emitter
-//! knows neither layers nor the host.
+//! in the red zone, and regions of lane code, which have a frame. Contractions in tiles find them configured, by a leaf of
+//! its own that a kernel calls as rarely as it can, and another gives them back before it returns. Lane code is written
+//! once, for 512 bits, and halved where vectors have 256. Which width and how many registers there are is data of the
+//! target ([`Wide`](crate::targets::Wide)); results are those of every other emitter, bit for bit. The emitter knows
+//! neither layers nor the host.
 
 mod allocate;
 mod asm;
 mod codes;
 mod contract;
+mod crossing;
 mod encode;
 mod exprs;
 mod flags;

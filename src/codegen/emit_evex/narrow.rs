@@ -9,16 +9,12 @@ use super::asm::Result;
 use super::flags::Flags;
 use super::select::{y, z};
 use super::vcode::{Class, Inst, Node, Operand, Reg, Vcode, Width};
-use super::vex;
+use super::vex::{self, Form};
 use iced_x86::Code;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of a half.
 const HALF: i64 = 32;
-/// How `vpermq` puts the quarters of a vector into order that a packing of two vectors leaves as 0, 2, 1, 3.
-const UNPACKED: u8 = 0b11_01_10_00;
-/// How `vpshuflw` and `vpshufhw` exchange neighbours.
-const EXCHANGED: u8 = 0b10_11_00_01;
 /// The table of `vpternlogd` for `a ^ b ^ c`.
 const XOR: u8 = 0x96;
 
@@ -35,7 +31,7 @@ pub(super) fn narrow(wide: &Vcode) -> Result<Vcode> {
         changing: BTreeSet::new(),
         uniform: BTreeSet::new(),
         counts: BTreeMap::new(),
-        flags: Flags::default(),
+        masks: Flags::default(),
     };
     narrow.nodes(&wide.nodes)?;
     Ok(narrow.code)
@@ -76,9 +72,8 @@ impl Facts {
         };
         self.upper.extend(reads.filter_map(whole));
         self.upper.extend(inst.tied);
-        if let (Some(_), Some(Operand::Reg(count, _))) =
-            (vex::shift_by_count(inst.code), inst.operands.last())
-        {
+        let form = vex::form(inst.code);
+        if let (Some(Form::Count(_)), Some(Operand::Reg(count, _))) = (form, inst.operands.last()) {
             self.counts.insert(*count);
         }
     }
@@ -93,10 +88,10 @@ pub(super) struct Narrow {
     /// Registers that are written more than once.
     changing: BTreeSet<Reg>,
     /// Registers of which all four bytes are alike.
-    uniform: BTreeSet<Reg>,
+    pub(super) uniform: BTreeSet<Reg>,
     /// Counts of shifts as shifts by one count read them.
     counts: BTreeMap<Reg, Reg>,
-    pub(super) flags: Flags,
+    pub(super) masks: Flags,
 }
 
 pub(super) fn x(reg: Reg) -> Operand {
@@ -135,7 +130,7 @@ impl Narrow {
         self.halves[reg.0][half].ok_or_else(|| "half of a vector that is shorter".into())
     }
 
-    fn changes(&self, reg: Reg) -> bool {
+    pub(super) fn changes(&self, reg: Reg) -> bool {
         self.facts.definitions[reg.0] > 1
     }
 
@@ -181,7 +176,7 @@ impl Narrow {
         self.inst_to(code, y(to), reads, immediate);
     }
 
-    fn inst_to(&mut self, code: Code, to: Operand, reads: &[Operand], immediate: Option<u8>) {
+    pub(super) fn inst_to(&mut self, code: Code, to: Operand, reads: &[Operand], immediate: Option<u8>) {
         let inst = Inst { immediate, ..Inst::new(code, [&[to], reads].concat()) };
         self.code.nodes.push(Node::Inst(inst));
     }
@@ -193,7 +188,7 @@ impl Narrow {
         to
     }
 
-    fn new_x(&mut self, code: Code, reads: &[Operand], immediate: Option<u8>) -> Reg {
+    pub(super) fn new_x(&mut self, code: Code, reads: &[Operand], immediate: Option<u8>) -> Reg {
         let to = self.code.reg(Class::Vector);
         self.inst_to(code, x(to), reads, immediate);
         to
@@ -237,59 +232,33 @@ impl Narrow {
     }
 
     fn inst(&mut self, inst: &Inst) -> Result {
-        let two = |operands: &[Operand]| match operands {
-            [Operand::Reg(to, _), Operand::Reg(from, _)] => Ok((*to, *from)),
-            _ => Err("operands that are not registers".to_string()),
-        };
-        if let Some(code) = vex::by_halves(inst.code) {
-            return self.by_halves(inst, code);
+        match vex::form(inst.code) {
+            Some(Form::Halves(code)) => self.by_halves(inst, code),
+            Some(Form::Widening(code)) => self.widen(inst, code),
+            Some(Form::Packing(code)) => self.pack(inst, code),
+            Some(Form::Count(code)) => self.shift(inst, code),
+            Some(Form::Broadcast(code)) => self.broadcast(inst, code),
+            None => self.sequence(inst),
         }
-        if let Some(code) = vex::widening(inst.code) {
-            return self.widen(inst, code);
-        }
-        if let Some(code) = vex::shift_by_count(inst.code) {
-            return self.shift(inst, code);
-        }
-        if let Some(code) = vex::broadcast(inst.code) {
-            return self.broadcast(inst, code);
-        }
+    }
+
+    /// An instruction that takes others than one, or other operands.
+    fn sequence(&mut self, inst: &Inst) -> Result {
         match inst.code {
-            Code::Prefetcht1_m8 => self.code.nodes.push(Node::Inst(inst.clone())),
-            Code::EVEX_Vprold_zmm_k1z_zmmm512b32_imm8 => {
-                let (to, from) = two(&inst.operands)?;
-                self.exchange(to, from, inst.immediate)?;
+            Code::Prefetcht1_m8 => {
+                self.code.nodes.push(Node::Inst(inst.clone()));
+                Ok(())
             }
-            Code::EVEX_Vpternlogd_zmm_k1z_zmm_zmmm512b32_imm8 => self.exclusive_or(inst)?,
-            Code::EVEX_Vpmovsdw_ymmm256_k1z_zmm => {
-                let (to, from) = two(&inst.operands)?;
-                self.packed(Code::VEX_Vpackssdw_ymm_ymm_ymmm256, to, from)?;
-            }
-            Code::EVEX_Vpmovswb_ymmm256_k1z_zmm => {
-                let (to, from) = two(&inst.operands)?;
-                self.packed(Code::VEX_Vpacksswb_ymm_ymm_ymmm256, to, from)?;
-            }
-            Code::EVEX_Vpmovuswb_ymmm256_k1z_zmm => {
-                let (to, from) = two(&inst.operands)?;
-                self.packed(Code::VEX_Vpackuswb_ymm_ymm_ymmm256, to, from)?;
-            }
-            Code::EVEX_Vpmovswb_xmmm128_k1z_ymm | Code::EVEX_Vpmovuswb_xmmm128_k1z_ymm => {
-                let (to, from) = two(&inst.operands)?;
-                let from = self.half(from, 0)?;
-                let signed = inst.code == Code::EVEX_Vpmovswb_xmmm128_k1z_ymm;
-                self.pack_bytes(to, from, signed);
-            }
-            Code::EVEX_Vpmovsdb_xmmm128_k1z_zmm => {
-                let (to, from) = two(&inst.operands)?;
-                let halves = [self.half(from, 0)?, self.half(from, 1)?];
-                let words = self.words(halves);
-                self.pack_bytes(to, words, true);
-            }
-            Code::EVEX_Vextracti64x4_ymmm256_k1z_zmm_imm8 => self.extract(inst)?,
-            Code::EVEX_Vinserti64x4_zmm_k1z_zmm_ymmm256_imm8 => self.insert(inst)?,
-            Code::EVEX_Vshufi32x4_zmm_k1z_zmm_zmmm512b32_imm8 => self.shuffle(inst)?,
-            _ => self.masked(inst)?,
+            Code::EVEX_Vprold_zmm_k1z_zmmm512b32_imm8 => self.exchange(inst),
+            Code::EVEX_Vpternlogd_zmm_k1z_zmm_zmmm512b32_imm8 => self.exclusive_or(inst),
+            Code::EVEX_Vpmovswb_xmmm128_k1z_ymm
+            | Code::EVEX_Vpmovuswb_xmmm128_k1z_ymm
+            | Code::EVEX_Vpmovsdb_xmmm128_k1z_zmm => self.pack_bytes(inst),
+            Code::EVEX_Vextracti64x4_ymmm256_k1z_zmm_imm8 => self.extract(inst),
+            Code::EVEX_Vinserti64x4_zmm_k1z_zmm_ymmm256_imm8 => self.insert(inst),
+            Code::EVEX_Vshufi32x4_zmm_k1z_zmm_zmmm512b32_imm8 => self.shuffle(inst),
+            _ => self.masked(inst),
         }
-        Ok(())
     }
 
     /// An operand of a half: the register of it, or memory that lies so much behind.
@@ -303,7 +272,7 @@ impl Narrow {
     }
 
     /// Writes the halves of a register that somebody reads; once, if both have the same operands.
-    fn each_half(
+    pub(super) fn each_half(
         &mut self,
         to: Reg,
         reads: &[Operand],
@@ -379,137 +348,6 @@ impl Narrow {
         self.uniform.insert(made);
         self.same(to, 1, made);
         Ok(())
-    }
-
-    // Lanes of other widths.
-
-    fn widen(&mut self, inst: &Inst, code: Code) -> Result {
-        let [Operand::Reg(to, width), from] = inst.operands[..] else {
-            return Err("a widening to memory".into());
-        };
-        for half in 0..=(width == Width::Z) as usize {
-            if !self.is_read(to, half) {
-                continue;
-            }
-            let from = match from {
-                Operand::Reg(reg, _) if half == 1 && self.uniform.contains(&self.half(reg, 0)?) => {
-                    let first = self.half(to, 0)?;
-                    self.same(to, 1, first);
-                    continue;
-                }
-                Operand::Reg(reg, of) => {
-                    let low = self.half(reg, 0)?;
-                    x(if half == 0 { low } else { self.upper(low, of) })
-                }
-                Operand::Memory(base, at) => Operand::Memory(base, at + half as i64 * vex::source(code)),
-                Operand::Scalar => return Err("a widening of a scalar".into()),
-            };
-            self.write(code, (to, half), &[from], None);
-        }
-        Ok(())
-    }
-
-    /// The upper half of a register that is so wide.
-    pub(super) fn upper(&mut self, reg: Reg, width: Width) -> Reg {
-        match width {
-            Width::X => self.new_x(Code::VEX_Vpunpckhqdq_xmm_xmm_xmmm128, &[x(reg), x(reg)], None),
-            _ => self.new_x(Code::VEX_Vextracti128_xmmm128_ymm_imm8, &[y(reg)], Some(1)),
-        }
-    }
-
-    /// Both halves of a register packed, in order.
-    fn packed(&mut self, code: Code, to: Reg, from: Reg) -> Result {
-        let halves = [y(self.half(from, 0)?), y(self.half(from, 1)?)];
-        let packed = self.new_y(code, &halves, None);
-        self.write(Code::VEX_Vpermq_ymm_ymmm256_imm8, (to, 0), &[y(packed)], Some(UNPACKED));
-        Ok(())
-    }
-
-    /// 32-bit numbers of two vectors as 16-bit numbers, saturated.
-    pub(super) fn words(&mut self, halves: [Reg; 2]) -> Reg {
-        let packed = self.new_y(Code::VEX_Vpackssdw_ymm_ymm_ymmm256, &halves.map(y), None);
-        self.new_y(Code::VEX_Vpermq_ymm_ymmm256_imm8, &[y(packed)], Some(UNPACKED))
-    }
-
-    fn pack_bytes(&mut self, to: Reg, words: Reg, signed: bool) {
-        let upper = self.upper(words, Width::Y);
-        let code =
-            if signed { Code::VEX_Vpacksswb_xmm_xmm_xmmm128 } else { Code::VEX_Vpackuswb_xmm_xmm_xmmm128 };
-        let to = self.written(to, 0);
-        self.inst_to(code, x(to), &[x(words), x(upper)], None);
-    }
-
-    // Parts of vectors.
-
-    fn extract(&mut self, inst: &Inst) -> Result {
-        let (Operand::Reg(from, _), Some(1)) = (inst.operands[1], inst.immediate) else {
-            return Err("an extraction of a lower half".into());
-        };
-        let upper = self.half(from, 1)?;
-        match inst.operands[0] {
-            Operand::Reg(to, _) => self.same(to, 0, upper),
-            to => self.inst_to(Code::VEX_Vmovdqu_ymmm256_ymm, to, &[y(upper)], None),
-        }
-        Ok(())
-    }
-
-    fn insert(&mut self, inst: &Inst) -> Result {
-        let ([Operand::Reg(to, _), Operand::Reg(low, _), upper], Some(1)) =
-            (&inst.operands[..], inst.immediate)
-        else {
-            return Err("an insertion of a lower half".into());
-        };
-        let low = self.half(*low, 0)?;
-        self.same(*to, 0, low);
-        match *upper {
-            Operand::Reg(upper, _) => {
-                let upper = self.half(upper, 0)?;
-                self.same(*to, 1, upper);
-            }
-            from => self.write(Code::VEX_Vmovdqu_ymm_ymmm256, (*to, 1), &[from], None),
-        }
-        Ok(())
-    }
-
-    /// Quarters in another order: the first two of the first operand, the others of the second.
-    fn shuffle(&mut self, inst: &Inst) -> Result {
-        let ([Operand::Reg(to, _), Operand::Reg(a, _), Operand::Reg(b, _)], Some(order)) =
-            (&inst.operands[..], inst.immediate)
-        else {
-            return Err("a shuffle of memory".into());
-        };
-        let mut first = None;
-        for (half, from) in [*a, *b].into_iter().enumerate() {
-            let quarters = [0, 1].map(|i| order >> (4 * half + 2 * i) & 3);
-            match quarters {
-                _ if !self.is_read(*to, half) => {}
-                [0, 1] | [2, 3] => {
-                    let from = self.half(from, quarters[0] as usize / 2)?;
-                    self.same(*to, half, from);
-                }
-                _ if first == Some((quarters, from)) => {
-                    let first = self.half(*to, 0)?;
-                    self.same(*to, 1, first);
-                }
-                [low, high] => {
-                    let halves = [y(self.half(from, 0)?), y(self.half(from, 1)?)];
-                    let code = Code::VEX_Vperm2i128_ymm_ymm_ymmm256_imm8;
-                    self.write(code, (*to, half), &halves, Some(low | high << 4));
-                    first = Some((quarters, from));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn exchange(&mut self, to: Reg, from: Reg, by: Option<u8>) -> Result {
-        if by != Some(16) {
-            return Err("a rotation by other than half".into());
-        }
-        self.each_half(to, &[z(from)], |narrow, half, reads| {
-            let low = narrow.new_y(Code::VEX_Vpshuflw_ymm_ymmm256_imm8, reads, Some(EXCHANGED));
-            narrow.write(Code::VEX_Vpshufhw_ymm_ymmm256_imm8, (to, half), &[y(low)], Some(EXCHANGED));
-        })
     }
 
     fn exclusive_or(&mut self, inst: &Inst) -> Result {

@@ -105,7 +105,7 @@ impl Run {
             unit.acts = true;
         } else if inst.defines().is_none() {
             unit.acts = true;
-            unit.needs.extend(self.loads.drain(..));
+            unit.needs.append(&mut self.loads);
             unit.needs.extend(self.store.replace(at));
         } else if inst.operands.iter().any(touches) {
             unit.needs.extend(self.store);
@@ -126,5 +126,31 @@ impl Run {
             self.visit(needed, out);
         }
         out.append(&mut self.units[at].nodes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::select::y;
+    use super::super::vcode::Class;
+    use super::*;
+
+    #[test]
+    fn each_store_follows_what_it_needs_and_loads_stay_in_front() {
+        let mut code = Vcode::default();
+        let [a, b, c, d] = std::array::from_fn(|_| code.reg(Class::Vector));
+        let at = |place| Operand::Memory(Base::Pointer(0), place);
+        let load = |to, from| Inst::new(Code::VEX_Vmovdqu_ymm_ymmm256, [y(to), at(from)]);
+        let abs = |to, from| Inst::new(Code::VEX_Vpabsw_ymm_ymmm256, [y(to), y(from)]);
+        let store = |to, from| Inst::new(Code::VEX_Vmovdqu_ymmm256_ymm, [at(to), y(from)]);
+        // Two halves side by side, in place.
+        let halves = [load(a, 0), load(b, 32), abs(c, a), abs(d, b), store(0, c), store(32, d)];
+        code.nodes = halves.into_iter().map(Node::Inst).collect();
+        order(&mut code);
+        let written = code.nodes.iter().map(|node| match node {
+            Node::Inst(inst) => inst.defines(),
+            _ => panic!("{node:?}"),
+        });
+        assert_eq!(written.collect::<Vec<_>>(), [Some(a), Some(b), Some(c), None, Some(d), None]);
     }
 }

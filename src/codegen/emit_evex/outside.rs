@@ -13,8 +13,9 @@ use iced_x86::Code;
 
 /// Bytes of a cache line.
 const LINE: i64 = 64;
-/// How many bytes ahead a line is asked for.
+/// How many bytes ahead a line is asked for, and how many turns ahead where turns are farther apart.
 const AHEAD: i64 = 2048;
+const TURNS: i64 = 8;
 /// Bytes from which on a buffer is taken to have left the near caches between two kernels that touch it.
 const FAR: u64 = 1 << 18;
 
@@ -176,8 +177,10 @@ impl Select<'_> {
         let step = address.terms.iter().find(|t| t.0 == level.index).map_or(0, |t| t.1 * bytes);
         let first_of_line = step >= LINE || level.copy * step % LINE < step;
         let far = decl.len * bytes as u64 >= FAR && !self.contracted.contains(&address.param);
-        let ahead = at + AHEAD.max(8 * step).min(FARTHEST);
-        if step > 0 && first_of_line && far && level.asked.insert((base, ahead.div_euclid(LINE))) {
+        let distance = AHEAD.max(TURNS * step).min(FARTHEST);
+        // Where turns are far apart, what lies behind the last is not the next loop's.
+        let (ahead, over) = (at + distance, step > AHEAD && level.count <= TURNS);
+        if step > 0 && first_of_line && far && !over && level.asked.insert((base, ahead.div_euclid(LINE))) {
             self.inst(Inst::new(Code::Prefetcht1_m8, [Operand::Memory(base, ahead)]));
         }
     }

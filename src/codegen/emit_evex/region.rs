@@ -1,9 +1,9 @@
-//! Regions: loops over lanes that become leaf functions in 512 bits, and what they take from around them.
+//! Regions: loops over lanes that become leaf functions in wide vectors, and what they take from around them.
 //!
 //! A region is a loop of a kernel, with everything in it, that computes on lanes only: no contraction, no dyadics, and
 //! no scalars but those that it takes from outside. The code around it stays Cranelift's; it writes what the region
-//! takes into a context in memory and passes its address. What a region cannot express is refused, and stays
-//! Cranelift's too.
+//! takes into a context in memory and passes its address. Instructions are chosen for 512 bits, and rewritten for 256
+//! where the target has no more. What a region cannot express is refused, and stays Cranelift's too.
 
 use super::allocate::allocate;
 use super::asm::Result;

@@ -45,6 +45,7 @@ pub(super) struct Comparison {
 /// A loop that is being written.
 pub(super) struct Level {
     pub(super) index: Index,
+    pub(super) count: i64,
     /// Turns that are written in one.
     pub(super) copies: i64,
     /// Which of them is being written.
@@ -248,7 +249,7 @@ impl<'a> Select<'a> {
         let twin = twice && self.suits_twin(index, body);
         let copies = if twice { 2 } else { 1 };
         let (pointers, asked) = Default::default();
-        self.levels.push(Level { index, copies, copy: 0, pointers, asked });
+        self.levels.push(Level { index, count: count.into(), copies, copy: 0, pointers, asked });
         self.open.push(vec![]);
         let positions = std::mem::take(&mut self.positions);
         let extremes = if twin { self.twin(body)? } else { vec![] };

@@ -1,8 +1,9 @@
 //! Vector code before registers are chosen: instructions on numbered virtual registers, in loops.
 //!
 //! A block of 16 lanes is one register: 128 bits of bytes, 256 of 16-bit numbers, 512 of 32-bit numbers or of pairs. Two
-//! blocks at once are 256 bits of bytes, 512 of 16-bit numbers, or two registers.
-//! Comparisons live in mask registers. An instruction defines its first operand unless that is memory.
+//! blocks at once are 256 bits of bytes, 512 of 16-bit numbers, or two registers. Comparisons live in mask registers.
+//! Code for 256 bits, which `narrow` makes of it, has neither registers of 512 nor masks. An instruction defines its first
+//! operand unless that is memory.
 
 use iced_x86::{Code, Register};
 

@@ -70,7 +70,7 @@ const HALVES: &[(Code, Code)] = &[
 ];
 
 /// Lanes from shorter ones, half as many at a time.
-const WIDEN: &[(Code, Code)] = &[
+const WIDENINGS: &[(Code, Code)] = &[
     (Code::EVEX_Vpmovsxbw_ymm_k1z_xmmm128, Code::VEX_Vpmovsxbw_ymm_xmmm128),
     (Code::EVEX_Vpmovsxbw_zmm_k1z_ymmm256, Code::VEX_Vpmovsxbw_ymm_xmmm128),
     (Code::EVEX_Vpmovsxbd_zmm_k1z_xmmm128, Code::VEX_Vpmovsxbd_ymm_xmmm64),
@@ -83,46 +83,55 @@ const WIDEN: &[(Code, Code)] = &[
     (Code::EVEX_Vpmovzxdq_zmm_k1z_ymmm256, Code::VEX_Vpmovzxdq_ymm_xmmm128),
 ];
 
-fn find(table: &[(Code, Code)], code: Code) -> Option<Code> {
-    table.iter().find(|row| row.0 == code).map(|row| row.1)
+/// Numbers that are not negative where they lose their sign.
+const PACKINGS: &[(Code, Code)] = &[
+    (Code::EVEX_Vpmovsdw_ymmm256_k1z_zmm, Code::VEX_Vpackssdw_ymm_ymm_ymmm256),
+    (Code::EVEX_Vpmovswb_ymmm256_k1z_zmm, Code::VEX_Vpacksswb_ymm_ymm_ymmm256),
+    (Code::EVEX_Vpmovuswb_ymmm256_k1z_zmm, Code::VEX_Vpackuswb_ymm_ymm_ymmm256),
+];
+
+const COUNTS: &[(Code, Code)] = &[
+    (Code::EVEX_Vpsllvw_ymm_k1z_ymm_ymmm256, Code::VEX_Vpsllw_ymm_ymm_xmmm128),
+    (Code::EVEX_Vpsrlvw_ymm_k1z_ymm_ymmm256, Code::VEX_Vpsrlw_ymm_ymm_xmmm128),
+    (Code::EVEX_Vpsravw_ymm_k1z_ymm_ymmm256, Code::VEX_Vpsraw_ymm_ymm_xmmm128),
+];
+
+const BROADCASTS: &[(Code, Code)] = &[
+    (Code::EVEX_Vpbroadcastb_xmm_k1z_xmmm8, Code::VEX_Vpbroadcastb_ymm_xmmm8),
+    (Code::EVEX_Vpbroadcastw_ymm_k1z_xmmm16, Code::VEX_Vpbroadcastw_ymm_xmmm16),
+    (Code::EVEX_Vpbroadcastd_zmm_k1z_xmmm32, Code::VEX_Vpbroadcastd_ymm_xmmm32),
+    (Code::EVEX_Vpbroadcastd_zmm_k1z_r32, Code::VEX_Vpbroadcastd_ymm_xmmm32),
+];
+
+/// What becomes of an instruction.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Form {
+    /// The same on each half.
+    Halves(Code),
+    /// One of half as many lanes, for each half.
+    Widening(Code),
+    /// A packing of both halves, with their quarters in turns.
+    Packing(Code),
+    /// A shift by one count in a vector of 128 bits: the counts are the same in all lanes.
+    Count(Code),
+    /// One number of memory, or of a register, in all lanes of a half.
+    Broadcast(Code),
 }
 
-/// The same on a half.
-pub(super) fn by_halves(code: Code) -> Option<Code> {
-    find(HALVES, code)
+pub(super) fn form(code: Code) -> Option<Form> {
+    let find = |table: &[(Code, Code)]| table.iter().find(|row| row.0 == code).map(|row| row.1);
+    find(HALVES)
+        .map(Form::Halves)
+        .or_else(|| find(WIDENINGS).map(Form::Widening))
+        .or_else(|| find(PACKINGS).map(Form::Packing))
+        .or_else(|| find(COUNTS).map(Form::Count))
+        .or_else(|| find(BROADCASTS).map(Form::Broadcast))
 }
 
-/// A widening of half as many lanes.
-pub(super) fn widening(code: Code) -> Option<Code> {
-    find(WIDEN, code)
-}
-
-/// The bytes that such a widening reads.
+/// The bytes that a widening reads.
 pub(super) fn source(widening: Code) -> i64 {
     match widening {
         Code::VEX_Vpmovsxbd_ymm_xmmm64 | Code::VEX_Vpmovzxbd_ymm_xmmm64 => 8,
         _ => 16,
-    }
-}
-
-/// One number of memory, or of a register, in all lanes.
-pub(super) fn broadcast(code: Code) -> Option<Code> {
-    match code {
-        Code::EVEX_Vpbroadcastb_xmm_k1z_xmmm8 => Some(Code::VEX_Vpbroadcastb_ymm_xmmm8),
-        Code::EVEX_Vpbroadcastw_ymm_k1z_xmmm16 => Some(Code::VEX_Vpbroadcastw_ymm_xmmm16),
-        Code::EVEX_Vpbroadcastd_zmm_k1z_xmmm32 | Code::EVEX_Vpbroadcastd_zmm_k1z_r32 => {
-            Some(Code::VEX_Vpbroadcastd_ymm_xmmm32)
-        }
-        _ => None,
-    }
-}
-
-/// Shifts of words whose counts are the same in all lanes: by one count in a vector.
-pub(super) fn shift_by_count(code: Code) -> Option<Code> {
-    match code {
-        Code::EVEX_Vpsllvw_ymm_k1z_ymm_ymmm256 => Some(Code::VEX_Vpsllw_ymm_ymm_xmmm128),
-        Code::EVEX_Vpsrlvw_ymm_k1z_ymm_ymmm256 => Some(Code::VEX_Vpsrlw_ymm_ymm_xmmm128),
-        Code::EVEX_Vpsravw_ymm_k1z_ymm_ymmm256 => Some(Code::VEX_Vpsraw_ymm_ymm_xmmm128),
-        _ => None,
     }
 }
