@@ -18,7 +18,6 @@ mod exprs;
 mod flags;
 mod forms;
 mod narrow;
-mod order;
 mod outside;
 mod random;
 mod region;

@@ -9,7 +9,6 @@ use super::allocate::allocate;
 use super::asm::Result;
 use super::encode::encode;
 use super::narrow::narrow;
-use super::order::order;
 use super::select::Select;
 use crate::kernel::{Address, Expr, Index, Kernel, Param, Range, Stmt, Value};
 use crate::targets::Wide;
@@ -69,7 +68,6 @@ pub(in crate::codegen) fn region(stmt: &Stmt, around: Around) -> Result<Option<R
     if around.wide.bytes < 64 {
         let Ok(narrowed) = narrow(&code) else { return Ok(None) };
         code = narrowed;
-        order(&mut code);
     }
     let Ok(homes) = allocate(&code, around.wide.registers) else { return Ok(None) };
     Ok(Some(Region { bytes: encode(&code, homes, around.wide)?, captures }))
