@@ -1,6 +1,7 @@
 //! Clocks around contractions, to measure them inside of a step without what else their kernels do.
 //!
-//! A clock is code around a leaf: it calls the leaf and adds the cycles of the time stamp counter in between. Steps that
+//! A clock is code around a leaf: it calls the leaf and adds the ticks of the time stamp counter in between. The counter
+//! is read without waiting for what is in flight, at both ends, so that the pipeline stays full. Steps that
 //! train have none: this is for benchmarks. Only leaves that are bytes can be clocked, so contractions in vectors of 128
 //! bits, which Cranelift makes, have no clock.
 
@@ -30,23 +31,19 @@ impl Clock {
 
     /// A function that calls the leaf with these bytes, of up to four arguments. The clock must outlive it.
     pub(super) fn around(&self, leaf: &[u8]) -> Result<Vec<u8>, String> {
-        let failed = |e: IcedError| e.to_string();
-        // The counter comes in the register of the third argument.
-        let (mut before, mut after) = (CodeAssembler::new(64), CodeAssembler::new(64));
-        let (before, after) =
-            (before.as_mut().map_err(|e| failed(e.clone()))?, after.as_mut().map_err(|e| failed(e.clone()))?);
         let counter = |a: &mut CodeAssembler| {
             a.rdtsc()?;
             a.shl(rdx, 32)?;
             a.or(rax, rdx)
         };
-        let start = |a: &mut CodeAssembler| {
+        // The counter comes in the register of the third argument.
+        let before = assembled(|a| {
             a.mov(r10, rdx)?;
             counter(a)?;
             a.push(rax)?;
             a.mov(rdx, r10)
-        };
-        let stop = |a: &mut CodeAssembler| {
+        })?;
+        let after = assembled(|a| {
             counter(a)?;
             a.pop(rdx)?;
             a.sub(rax, rdx)?;
@@ -55,9 +52,7 @@ impl Clock {
             a.mov(rdx, address(&self.calls))?;
             a.lock().inc(qword_ptr(rdx))?;
             a.ret()
-        };
-        start(before).and_then(|()| stop(after)).map_err(failed)?;
-        let (before, after) = (before.assemble(0).map_err(failed)?, after.assemble(0).map_err(failed)?);
+        })?;
         // call rel32: from behind the instruction to the leaf, which begins on a line of its own.
         let behind = before.len() + 5;
         let begin = (behind + after.len()).next_multiple_of(64);
@@ -67,6 +62,11 @@ impl Clock {
         bytes.extend(leaf);
         Ok(bytes)
     }
+}
+
+fn assembled(write: impl Fn(&mut CodeAssembler) -> Result<(), IcedError>) -> Result<Vec<u8>, String> {
+    let bytes = CodeAssembler::new(64).and_then(|mut a| write(&mut a).and_then(|()| a.assemble(0)));
+    bytes.map_err(|error| error.to_string())
 }
 
 fn address(counter: &AtomicU64) -> u64 {

@@ -264,8 +264,9 @@ impl Lowering<'_> {
         }
     }
 
-    /// A sum of gradients. A contraction among them is added as it is computed: nothing but the sum is stored. Its largest
-    /// value is not known then, so that its part of the sum has room for all that 16 bits can hold.
+    /// A sum of gradients. A contraction among them is added as it is computed: nothing but the sum is stored, which takes a
+    /// pass over three tensors off every residual block. Its largest value is not known then, so that its part of the sum
+    /// has room for all that 16 bits can hold; since its shift leaves 13 bits to the largest, little is lost.
     pub(super) fn add_gradients(&mut self, node: &Node) -> Done {
         let [mut first, mut second] = [node.operands[0], node.operands[1]];
         if self.pending(first).is_none() {
