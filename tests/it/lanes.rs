@@ -137,6 +137,17 @@ fn masks() {
     check(kernel, 0..8);
 }
 
+/// True is −1, for which bytes without a sign have no code but 0.
+#[test]
+fn masks_as_bytes_without_a_sign() {
+    let kernel = map_kernel("bytes", &[(DType::I16, I16)], |kb, v| {
+        let zero = kb.splat_const(DType::I16, 0);
+        let mask = kb.lt(zero, v[0]);
+        vec![kb.narrow(DType::U8, mask)]
+    });
+    check(kernel, 0..4);
+}
+
 #[test]
 fn products_of_pairs() {
     use DType::I16 as H;

@@ -93,7 +93,8 @@ impl Select<'_> {
 
     fn narrow(&mut self, to: DType, x: Value) -> Result<Val> {
         let from = self.dtype(x)?;
-        if let val @ Val::Mask(_) = self.val(x)? {
+        // Lanes of −1 stay that in all types with a sign, and saturate to 0 without.
+        if let (val @ Val::Mask(_), true) = (self.val(x)?, to != DType::U8) {
             return Ok(val);
         }
         let width = codes::width(from);
