@@ -140,10 +140,10 @@ fn masks() {
 /// True is −1, for which bytes without a sign have no code but 0.
 #[test]
 fn masks_as_bytes_without_a_sign() {
-    let kernel = map_kernel("bytes", &[(DType::I16, I16)], |kb, v| {
-        let zero = kb.splat_const(DType::I16, 0);
-        let mask = kb.lt(zero, v[0]);
-        vec![kb.narrow(DType::U8, mask)]
+    let kernel = map_kernel("bytes", &[(DType::I16, I16), (DType::I32, I32)], |kb, v| {
+        let (zero, none) = (kb.splat_const(DType::I16, 0), kb.splat_const(DType::I32, 0));
+        let (words, doubles) = (kb.lt(zero, v[0]), kb.lt(none, v[1]));
+        vec![kb.narrow(DType::U8, words), kb.narrow(DType::U8, doubles)]
     });
     check(kernel, 0..4);
 }
