@@ -1,13 +1,16 @@
 //! Clocks around contractions, to measure them inside of a step without what else their kernels do.
 //!
 //! A clock is code around a leaf: it calls the leaf and adds the ticks of the time stamp counter in between. The counter
-//! is read without waiting for what is in flight, at both ends, so that the pipeline stays full. Steps that
-//! train have none: this is for benchmarks. Only leaves that are bytes can be clocked, so contractions in vectors of 128
+//! is read without waiting for what is in flight, at both ends, so that the pipeline stays full; what a clock around
+//! nothing shows is taken away. Steps that train have none: this is for benchmarks. Only leaves that are bytes can be clocked, so contractions in vectors of 128
 //! bits, which Cranelift makes, have no clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::jit::Loop;
+use super::peak::LoopCode;
+use crate::targets::Target;
 use iced_x86::IcedError;
 use iced_x86::code_asm::{CodeAssembler, qword_ptr, r10, rax, rdx};
 
@@ -23,6 +26,24 @@ pub(super) struct Clock {
 /// The contractions of a kernel.
 #[derive(Clone, Debug, Default)]
 pub struct Clocks(Vec<Arc<Clock>>);
+
+/// How often a clock around nothing runs to find the least that it shows.
+const TRIES: u64 = 1 << 10;
+
+/// The ticks of a clock around nothing: its own.
+///
+/// An error says that the target does not run here, or is internal.
+pub fn own_ticks(target: &'static Target) -> Result<u64, String> {
+    const RETURN: u8 = 0xc3;
+    let clock = Clock::default();
+    let code = Loop::new(&LoopCode { bytes: clock.around(&[RETURN])?, in_turn: 0 }, target)?;
+    let once = |_| {
+        clock.ticks.store(0, Relaxed);
+        code.run(1);
+        clock.ticks.load(Relaxed)
+    };
+    Ok((0..TRIES).map(once).min().unwrap_or(0))
+}
 
 impl Clock {
     pub(super) fn new(macs: u64) -> Clock {
@@ -88,10 +109,12 @@ impl Clocks {
         }
     }
 
-    /// Multiply-accumulates in a tick of one thread inside of the contractions so far, if there were any.
-    pub fn macs_per_tick(&self) -> Option<f64> {
+    /// Multiply-accumulates in a tick of one thread inside of the contractions so far, if there were any; `own` ticks of
+    /// each call are the clock's.
+    pub fn macs_per_tick(&self, own: u64) -> Option<f64> {
         let sum = |of: &dyn Fn(&Clock) -> u64| self.0.iter().map(|clock| of(clock)).sum::<u64>() as f64;
         let macs = sum(&|clock| clock.macs * clock.calls.load(Relaxed));
-        (macs > 0.0).then(|| macs / sum(&|clock| clock.ticks.load(Relaxed)).max(1.0))
+        let ticks = |clock: &Clock| clock.ticks.load(Relaxed).saturating_sub(own * clock.calls.load(Relaxed));
+        (macs > 0.0).then(|| macs / sum(&ticks).max(1.0))
     }
 }

@@ -259,7 +259,7 @@ impl Loop {
         let id = module.declare_function("loop", Linkage::Local, &signature).map_err(wrong)?;
         module.define_function_bytes(id, 64, &code.bytes, &[]).map_err(wrong)?;
         module.finalize_definitions().map_err(wrong)?;
-        // SAFETY: `LoopCode` is a function of this signature in the convention of x86-64 targets (`peak` makes it), and
+        // SAFETY: `LoopCode` is a function of this signature in the convention of x86-64 targets (`codegen` makes it), and
         // `memory` holds its bytes for as long as the pointer lives.
         let function = unsafe {
             std::mem::transmute::<*const u8, extern "C" fn(u64)>(module.get_finalized_function(id))

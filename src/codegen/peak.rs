@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use iced_x86::code_asm::{CodeAssembler, CodeLabel, ptr, rax, rcx, rdi};
 use iced_x86::{Code, IcedError, Instruction, Register};
 
-use super::jit::Loop;
+use super::jit::{self, Loop};
 use crate::targets::{DotForm, Target};
 
 /// Size of the operands of a dot product instruction.
@@ -77,12 +77,12 @@ pub struct Peak {
     pub dots: Option<(Width, f64)>,
 }
 
-/// The code of a loop `fn(turns)`. It uses registers that a function may change, and ends: only this file makes one.
+/// The code of a loop `fn(turns)`. It uses registers that a function may change, and ends: only `codegen` makes one.
 pub struct LoopCode {
     /// Machine code.
     pub(super) bytes: Vec<u8>,
     /// Instructions of interest in a turn.
-    in_turn: u64,
+    pub(super) in_turn: u64,
 }
 
 /// Independent accumulations: more than latency times throughput of any machine so far.
@@ -104,25 +104,71 @@ pub fn measure(target: &'static Target) -> Result<Option<Peak>, String> {
         return Ok(None);
     }
     let mut clock = Timing::new(&chain().map_err(broken)?, target)?;
-    let mut dots = match width(target) {
-        None => None,
-        Some(width) => {
-            let code = match width {
-                Width::Tile => products(),
-                vector => dots(vector, target.has("has_avx512vnni")),
-            };
-            let code = code.map_err(broken)?;
-            Some((width, Timing::new(&code, target)?))
-        }
-    };
+    let mut dots = width(target).map(|width| Thread::new(width, target)).transpose()?;
     for _ in 0..TRIES {
         clock.again();
-        if let Some((_, timing)) = &mut dots {
-            timing.again();
+        if let Some(dots) = &mut dots {
+            dots.timing.again();
         }
     }
-    let dots = dots.map(|(width, timing)| (width, timing.rate() * width.lanes() as f64));
+    let rate = |(width, dots): (Width, Thread)| (width, dots.timing.rate() * width.lanes() as f64);
+    let dots = width(target).zip(dots).map(rate);
     Ok(Some(Peak { clock: clock.rate() * MULTIPLY_LATENCY, dots }))
+}
+
+/// Dot products without memory on as many threads as a step has, to run again and again: the clock of a machine
+/// changes, but is the same for what ran just before.
+pub struct Dots(Vec<Thread>);
+
+struct Thread {
+    timing: Timing,
+    /// Lanes of a turn, four products each.
+    lanes: u64,
+}
+
+/// Runs in a row of which the median counts.
+const RUNS: usize = 5;
+
+impl Dots {
+    /// Those of a target, if it has any that can be measured.
+    ///
+    /// An error says that the target does not run here, or is internal.
+    pub fn new(target: &'static Target, threads: usize) -> Result<Option<Dots>, String> {
+        let Some(width) = width(target) else { return Ok(None) };
+        (0..threads).map(|_| Thread::new(width, target)).collect::<Result<_, _>>().map(Dots).map(Some)
+    }
+
+    /// Lanes in a tick of the time stamp counter now, four products each: the mean of the threads, which run together.
+    pub fn per_tick(&mut self) -> f64 {
+        let threads = self.0.len().max(1) as f64;
+        let rates = std::thread::scope(|scope| {
+            let running: Vec<_> = self.0.iter_mut().map(|thread| scope.spawn(|| thread.per_tick())).collect();
+            running.into_iter().map(|thread| thread.join().expect("a loop does not panic")).sum::<f64>()
+        });
+        rates / threads
+    }
+}
+
+impl Thread {
+    fn new(width: Width, target: &'static Target) -> Result<Thread, String> {
+        let code = match width {
+            Width::Tile => products(),
+            vector => dots(vector, target.has("has_avx512vnni")),
+        };
+        let code = code.map_err(broken)?;
+        Ok(Thread { lanes: code.in_turn * width.lanes(), timing: Timing::new(&code, target)? })
+    }
+
+    fn per_tick(&mut self) -> f64 {
+        let ticks = |_| {
+            let begin = jit::ticks();
+            self.timing.once();
+            jit::ticks() - begin
+        };
+        let mut runs: Vec<u64> = (0..RUNS).map(ticks).collect();
+        runs.sort_unstable();
+        (self.timing.turns * self.lanes) as f64 / runs[RUNS / 2].max(1) as f64
+    }
 }
 
 fn broken(error: IcedError) -> String {

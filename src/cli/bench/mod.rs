@@ -18,9 +18,9 @@ use super::failure::Failure;
 use super::options::{Machine, Model};
 use super::terminal::say;
 use super::{compile, source::Source};
-use crate::codegen::clock::Clocks;
-use crate::codegen::jit::{self, JitStep};
-use crate::codegen::peak::{self, Peak};
+use crate::codegen::clock::{self, Clocks};
+use crate::codegen::jit::JitStep;
+use crate::codegen::peak::{self, Dots, Peak};
 use profile::{Calls, Profile};
 
 /// Measure how fast a training step is, and where its time goes.
@@ -29,7 +29,7 @@ use profile::{Calls, Profile};
 /// threads in a kernel divided by the threads, and waiting the rest of the time of its calls: threads at the barrier, or
 /// without an item. Waiting and `single item` (what only one thread can do) are the glue of a step. MACs/cycle is of one thread while it computes, and
 /// `of peak` its share of what a loop without memory did in the same run; `alone` is that share in contractions themselves,
-/// by clocks around them in other steps, without what a kernel does before and after. MiB is what kernels read and write, wherever it
+/// by clocks around them in other steps and that loop right after each, without what a kernel does before and after. MiB is what kernels read and write, wherever it
 /// lies.
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -144,20 +144,28 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     if args.json { say(&report::json(&figures)) } else { Ok(()) }
 }
 
-/// Multiply-accumulates in a nanosecond of one thread inside the contractions of each kernel, by its number: from steps of
-/// the same program with clocks in its code.
+/// Multiply-accumulates inside the contractions of each kernel, by its number, in the time in which the same threads,
+/// without memory, do one lane of a dot product: from steps of the same program with clocks in its code. Each step is
+/// compared with what the threads do right after it, because the clock of a machine changes; the medians count.
 fn contraction_rates(source: &Source, args: &Args) -> Result<Vec<Option<f64>>, Failure> {
+    let target = args.machine.target()?;
     let compiled = compile::compiled(source, &args.model)?;
-    let step = JitStep::clocked(&compiled.programs[0], args.machine.target()?);
-    let (step, clocks) = step.map_err(Failure::failed)?;
+    let (step, clocks) = JitStep::clocked(&compiled.programs[0], target).map_err(Failure::failed)?;
     let seed = compiled.module.training.seed;
     let mut session = Session::new(compiled.artifact, Box::new(step), args.machine.threads())?;
     prepare(&mut session, seed);
-    clocks.iter().for_each(Clocks::clear);
-    let (begin, first) = (Instant::now(), jit::ticks());
-    (0..args.repetitions).for_each(|_| session.run(Mode::Train));
-    let ticks_per_ns = (jit::ticks() - first) as f64 / begin.elapsed().as_nanos().max(1) as f64;
-    Ok(clocks.iter().map(|own| own.macs_per_tick().map(|rate| rate * ticks_per_ns)).collect())
+    let dots = Dots::new(target, session.threads()).map_err(Failure::failed)?;
+    let Some(mut dots) = dots else { return Ok(vec![None; clocks.len()]) };
+    let own = clock::own_ticks(target).map_err(Failure::failed)?;
+    let mut once = || {
+        clocks.iter().for_each(Clocks::clear);
+        session.run(Mode::Train);
+        let peak = dots.per_tick();
+        let rate = |of_kernel: &Clocks| of_kernel.macs_per_tick(own).map(|macs| macs / peak);
+        clocks.iter().map(rate).collect::<Vec<_>>()
+    };
+    let steps: Vec<_> = (0..args.repetitions).map(|_| once()).collect();
+    Ok((0..clocks.len()).map(|kernel| median(steps.iter().filter_map(|rates| rates[kernel]))).collect())
 }
 
 /// Fills the batch and runs the first steps.

@@ -70,21 +70,26 @@ pub(super) struct Sums {
     pub(super) waiting: f64,
     /// Nanoseconds in kernels, of all threads together.
     pub(super) busy: u64,
-    /// Nanoseconds in contractions without what else their kernels do, of all threads together; nothing if that was not
-    /// measured.
-    pub(super) contracting: f64,
+    /// Lanes of dot products that a thread without memory would do in the time of the contractions alone; nothing if that
+    /// was not measured.
+    pub(super) dots_at_peak: f64,
     pub(super) macs: u64,
     pub(super) dots: u64,
     pub(super) bytes: u64,
 }
 
 impl Sums {
+    /// Share of the peak in the time of contractions alone, where that was measured.
+    pub(super) fn share_alone(&self) -> Option<f64> {
+        (self.dots_at_peak > 0.0).then(|| self.dots as f64 / self.dots_at_peak)
+    }
+
     fn add(&mut self, other: Sums) {
         self.calls += other.calls;
         self.time += other.time;
         self.waiting += other.waiting;
         self.busy += other.busy;
-        self.contracting += other.contracting;
+        self.dots_at_peak += other.dots_at_peak;
         self.macs += other.macs;
         self.dots += other.dots;
         self.bytes += other.bytes;
@@ -109,7 +114,7 @@ pub(super) struct Profile {
 
 impl Profile {
     /// From the times of the calls in several steps: of each call, the medians. `rates` says of each kernel how many
-    /// multiply-accumulates its contractions do in a nanosecond, where that was measured.
+    /// multiply-accumulates its contractions do in the time of one lane at the peak, where that was measured.
     pub(super) fn new(
         calls: Calls,
         steps: Vec<Vec<CallTime>>,
@@ -125,8 +130,8 @@ impl Profile {
             profile.step += wall as f64;
             let waiting = wall as f64 - time;
             let Cost { class, macs, dots, bytes } = call.cost;
-            let contracting = rates[call.number].map_or(0.0, |rate| macs as f64 / rate);
-            let sums = Sums { calls: 1, time, waiting, busy, contracting, macs, dots, bytes };
+            let dots_at_peak = rates[call.number].map_or(0.0, |rate| macs as f64 / rate);
+            let sums = Sums { calls: 1, time, waiting, busy, dots_at_peak, macs, dots, bytes };
             add(&mut profile.rows, Row { layer: call.layer, kernel: call.kernel, class, sums });
         }
         profile
@@ -195,7 +200,7 @@ mod tests {
         assert_eq!(profile.rows.len(), 2);
         let contract = profile.class(Class::Contraction);
         assert_eq!((contract.calls, contract.time, contract.macs), (2, 125.0, 16));
-        assert_eq!(contract.contracting, 64.0);
+        assert_eq!((contract.dots_at_peak, contract.share_alone()), (64.0, Some(0.0625)));
         assert_eq!(profile.class(Class::Single).time, 10.5);
         assert_eq!((profile.step, sum(profile.rows.iter()).waiting), (181.0, 45.5));
     }

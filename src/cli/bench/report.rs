@@ -41,12 +41,6 @@ impl Figures {
         (sums.dots > 0 && sums.busy > 0).then(|| sums.dots as f64 / (sums.busy as f64 * rate))
     }
 
-    /// The same in the time of contractions alone, where that was measured.
-    fn share_alone(&self, sums: &Sums) -> Option<f64> {
-        let (_, rate) = self.peak?.dots?;
-        (sums.contracting > 0.0).then(|| sums.dots as f64 / (sums.contracting * rate))
-    }
-
     fn share_of_step(&self, time: f64) -> f64 {
         time / self.profile.step.max(1.0)
     }
@@ -133,7 +127,7 @@ fn cells(figures: &Figures, name: String, sums: &Sums) -> Vec<String> {
         some(macs, |x| format!("{x:.1}")),
         some(figures.macs_per_cycle(sums), |x| format!("{x:.1}")),
         some(figures.share_of_peak(sums), |x| format!("{:.1} %", 100.0 * x)),
-        some(figures.share_alone(sums), |x| format!("{:.1} %", 100.0 * x)),
+        some(sums.share_alone(), |x| format!("{:.1} %", 100.0 * x)),
         format!("{:.2}", sums.bytes as f64 / MIB),
         format!("{:.1}", sums.bytes as f64 / sums.time.max(1.0) * 1e9 / (1 << 30) as f64),
     ];
@@ -214,7 +208,7 @@ fn sums_json(figures: &Figures, sums: &Sums) -> Value {
         "macs": sums.macs,
         "macs_per_cycle": figures.macs_per_cycle(sums),
         "share_of_peak": figures.share_of_peak(sums),
-        "share_of_peak_alone": figures.share_alone(sums),
+        "share_of_peak_alone": sums.share_alone(),
         "bytes": sums.bytes,
     })
 }
