@@ -242,10 +242,10 @@ fn clocks_change_no_result() {
             let contracts = cost(kernel).class == Class::Contraction && target.wide.is_some();
             // Kernels that only evaluation calls may share a contraction with others.
             let called = program.calls.iter().any(|call| program.kernels[call.kernel] == *kernel);
-            let counted = own.macs_per_tick().is_some();
+            let counted = own.macs_per_tick(0).is_some();
             assert!(counted == contracts || contracts && !called, "{}, {}", target.name, kernel.name);
         }
         clocks.iter().for_each(|own| own.clear());
-        assert!(clocks.iter().all(|own| own.macs_per_tick().is_none()), "{}", target.name);
+        assert!(clocks.iter().all(|own| own.macs_per_tick(0).is_none()), "{}", target.name);
     }
 }
