@@ -99,9 +99,12 @@ impl Part {
     }
 }
 
-/// Kernels in parts of about equal size; those with contractions together, because they share them.
+/// How long it takes to emit a kernel, and a contraction in it, in the time that a value takes: fitted to measurements.
+const KERNEL: usize = 50;
+const CONTRACTION: usize = 30;
+
+/// Kernels in parts that take about equally long; those with contractions together, because they share them.
 fn parts(program: &Program, n: usize) -> Vec<Vec<usize>> {
-    let size = |i: &usize| program.kernels[*i].values.len() + 16;
     let contracts = |i: &usize| {
         let mut found = false;
         super::emit_clif::plan::walk(&program.kernels[*i].body, &mut |s| {
@@ -109,6 +112,8 @@ fn parts(program: &Program, n: usize) -> Vec<Vec<usize>> {
         });
         found
     };
+    let size =
+        |i: &usize| program.kernels[*i].values.len() + KERNEL + if contracts(i) { CONTRACTION } else { 0 };
     let mut order: Vec<usize> = (0..program.kernels.len()).collect();
     order.sort_by_key(|i| !contracts(i));
     let total: usize = order.iter().map(size).sum();
