@@ -118,3 +118,21 @@ impl Clocks {
         (macs > 0.0).then(|| macs / sum(&ticks).max(1.0))
     }
 }
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_takes_some_ticks_itself_and_they_are_taken_away() {
+        let own = own_ticks(crate::targets::host().expect("a target")).expect("it runs here");
+        assert!((1..10_000).contains(&own), "{own}");
+        let clock = Clock::new(64);
+        clock.calls.store(2, Relaxed);
+        clock.ticks.store(32 + 2 * own, Relaxed);
+        let clocks = Clocks(vec![Arc::new(clock)]);
+        assert_eq!(clocks.macs_per_tick(own), Some(4.0));
+        clocks.clear();
+        assert_eq!(clocks.macs_per_tick(own), None);
+    }
+}

@@ -321,6 +321,11 @@ mod tests {
                 // A product of tiles takes 16 cycles.
                 let least = if width == Width::Tile { 0.01 } else { 0.05 };
                 assert!((least..4.5).contains(&instructions), "{peak:?}");
+                // Counters of time run between a fifth and five times the clock.
+                let mut dots =
+                    Dots::new(target, 2).expect("this machine runs it").expect("it has dot products");
+                let instructions = dots.per_tick() / width.lanes() as f64;
+                assert!((least / 5.0..4.5 * 5.0).contains(&instructions), "{instructions} a tick");
             }
         }
     }
