@@ -2,8 +2,8 @@
 //!
 //! A clock is code around a leaf: it calls the leaf and adds the ticks of the time stamp counter in between. The counter
 //! is read without waiting for what is in flight, at both ends, so that the pipeline stays full; what a clock around
-//! nothing shows is taken away. Steps that train have none: this is for benchmarks. Only leaves that are bytes can be clocked, so contractions in vectors of 128
-//! bits, which Cranelift makes, have no clock.
+//! nothing shows is taken away. Steps that train have none: this is for benchmarks. Only leaves that are bytes can be
+//! clocked, so contractions in vectors of 128 bits, which Cranelift makes, have no clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -111,8 +111,7 @@ pub fn measure(target: &'static Target) -> Result<Option<Peak>, String> {
             dots.timing.again();
         }
     }
-    let rate = |(width, dots): (Width, Thread)| (width, dots.timing.rate() * width.lanes() as f64);
-    let dots = width(target).zip(dots).map(rate);
+    let dots = dots.map(|dots| (dots.width, dots.timing.rate() * dots.width.lanes() as f64));
     Ok(Some(Peak { clock: clock.rate() * MULTIPLY_LATENCY, dots }))
 }
 
@@ -121,9 +120,8 @@ pub fn measure(target: &'static Target) -> Result<Option<Peak>, String> {
 pub struct Dots(Vec<Thread>);
 
 struct Thread {
+    width: Width,
     timing: Timing,
-    /// Lanes of a turn, four products each.
-    lanes: u64,
 }
 
 /// Runs in a row of which the median counts.
@@ -156,18 +154,19 @@ impl Thread {
             vector => dots(vector, target.has("has_avx512vnni")),
         };
         let code = code.map_err(broken)?;
-        Ok(Thread { lanes: code.in_turn * width.lanes(), timing: Timing::new(&code, target)? })
+        Ok(Thread { width, timing: Timing::new(&code, target)? })
     }
 
     fn per_tick(&mut self) -> f64 {
         let ticks = |_| {
             let begin = jit::ticks();
             self.timing.once();
-            jit::ticks() - begin
+            // Counters of two cores may differ.
+            jit::ticks().saturating_sub(begin)
         };
         let mut runs: Vec<u64> = (0..RUNS).map(ticks).collect();
         runs.sort_unstable();
-        (self.timing.turns * self.lanes) as f64 / runs[RUNS / 2].max(1) as f64
+        (self.timing.instructions * self.width.lanes()) as f64 / runs[RUNS / 2].max(1) as f64
     }
 }
 
