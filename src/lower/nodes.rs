@@ -205,10 +205,13 @@ impl Lowering<'_> {
         let master = self.master(param, Some(&conv))?;
         let path = node.path.as_str();
         let backward = self.layer_has(path, "_grad_input");
-        let per_channel = quant::per_channel(&scheme.params);
+        let granule = weights::Granule {
+            per_channel: quant::per_channel(&scheme.params),
+            fraction: real_or(&scheme.params, "fraction", 1.0),
+        };
         let in_force = self.in_force(&scheme, true);
         let levels = Levels { in_force, ..weights::levels(quant::bits(&scheme.params)) };
-        let quantized = weights::quantize(&mut self.cx, path, conv, master, levels, per_channel, backward);
+        let quantized = weights::quantize(&mut self.cx, path, conv, master, levels, granule, backward);
         let work = Work::forward(&mut self.cx, path, conv, &input, &quantized);
         let (shift, unit) = self.accumulator_unit(path, &conv, &quantized, &input);
         let bias = match node.operands.get(2) {

@@ -41,6 +41,13 @@ pub(super) struct Weights {
     pub(super) norms: BufferId,
 }
 
+/// What shares a scale, and the part of its largest magnitude that its codes cover.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Granule {
+    pub(super) per_channel: bool,
+    pub(super) fraction: f64,
+}
+
 /// Padded input channels of the code array.
 fn rows(conv: &Conv) -> u32 {
     if conv.depthwise { 1 } else { conv.input.cp() }
@@ -59,7 +66,7 @@ pub(super) fn quantize(
     conv: Conv,
     master: Master,
     levels: Levels,
-    per_channel: bool,
+    granule: Granule,
     transposed: bool,
 ) -> Weights {
     let (cop, taps) = (conv.output.cp(), conv.taps());
@@ -70,7 +77,7 @@ pub(super) fn quantize(
     let scale = cx.dyadics(format!("{path}.weight_scale"), cop);
     let codes = cx.temp(format!("{path}.weight_codes"), DType::I8, &[taps, rows(&conv), cop], code_range);
     let norms = cx.temp(format!("{path}.weight_norms"), DType::I64, &[cop], norm);
-    scales(cx, path, &conv, master, levels, per_channel, (inverse, shift, scale));
+    scales(cx, path, &conv, master, levels, granule, (inverse, shift, scale));
     code(cx, &conv, master, levels, (inverse, shift), codes);
     reduce(cx, &conv, codes, norms);
     if conv.depthwise {
@@ -95,7 +102,7 @@ fn scales(
     conv: &Conv,
     master: Master,
     levels: Levels,
-    per_channel: bool,
+    Granule { per_channel, fraction }: Granule,
     (inverse, shift, scale): (BufferId, BufferId, BufferId),
 ) {
     let (cop, n) = (conv.output.cp(), conv.depth() * conv.taps());
@@ -132,6 +139,12 @@ fn scales(
             let common = kx.load_scalar(t.at(0));
             let v = if per_channel { kx.max(own, common) } else { common };
             let v = kx.to_dyadic(v);
+            let v = if fraction < 1.0 {
+                let part = kx.real(fraction);
+                kx.mul(v, part)
+            } else {
+                v
+            };
             let levels = levels.steps(kx);
             let v = kx.div(levels, v);
             kx.store(inv.at(0).plus(c, 1), v);
@@ -141,7 +154,7 @@ fn scales(
         });
         let v = kx.load_scalar(s.at(0));
         let e = kx.exponent(v);
-        // Inverses lie below 127/QUIET < 1/2, so that k ≥ 31 and the product of two 31-bit numbers fits after the shift.
+        // Inverses lie below 127/QUIET < 1/2 (where a fraction of QUIET is meant, what lies above is cut to that), so that k ≥ 31 and the product of two 31-bit numbers fits after the shift.
         let e = kx.clamp(e, -32, -1);
         let limit = kx.int(30);
         let k = kx.sub(limit, e);

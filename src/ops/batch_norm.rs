@@ -128,7 +128,8 @@ impl Layer for BatchNormLayer {
             MOMENTUM,
             ParamSpec::optional(
                 "gain",
-                Kind::Real { lo: 0.0, hi: 16.0 },
+                // What is trained is a fixed-point number below 8.
+                Kind::Real { lo: 0.0, hi: 7.5 },
                 Literal::Real(1.0),
                 "where gamma starts; below 1 at the end of a residual branch it damps gradient noise",
             ),

@@ -1,9 +1,11 @@
-//! Weights by their largest magnitude: nothing is clipped, so the derivative is 1.
+//! Weights by their largest magnitude, or by a part of it.
 //!
-//! Codes round half away from zero, so that a weight and its negative have opposite codes.
+//! Codes round half away from zero, so that a weight and its negative have opposite codes. What lies beyond the range is
+//! clipped with the derivative left at 1, as that of rounding is (straight-through, as in SAWB, Choi et al. 2018): a weight
+//! that is clipped can still come back.
 
 use super::{Levels, Quantizer, Role, bits_param, per_param};
-use crate::types::{Attrs, ParamSpec};
+use crate::types::{Attrs, Kind, Literal, ParamSpec, real};
 
 pub(super) struct MaxAbs;
 
@@ -24,12 +26,19 @@ impl Quantizer for MaxAbs {
         const PARAMS: &[ParamSpec] = &[
             bits_param("bits of a weight code"),
             per_param("channel", "what shares a scale: the whole tensor, or one output channel"),
+            // Below a half, an inverse no longer fits the fixed point that it is multiplied in.
+            ParamSpec::optional(
+                "fraction",
+                Kind::Real { lo: 0.5, hi: 1.0 },
+                Literal::Real(1.0),
+                "part of the largest magnitude that the codes cover: few bits want smaller steps",
+            ),
         ];
         PARAMS
     }
 
-    fn range_f64(&self, largest: f64, _: &Attrs) -> f64 {
-        largest
+    fn range_f64(&self, largest: f64, params: &Attrs) -> f64 {
+        real(params, "fraction") * largest
     }
 
     fn encode_f64(&self, scaled: f64, _: u16, _: u32, levels: Levels) -> i64 {

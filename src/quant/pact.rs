@@ -26,7 +26,8 @@ impl Quantizer for Pact {
             bits_param("bits of an activation code"),
             ParamSpec::optional(
                 "init",
-                Kind::Real { lo: 0.0625, hi: 64.0 },
+                // What is trained is a fixed-point number below 8.
+                Kind::Real { lo: 0.0625, hi: 7.5 },
                 Literal::Real(6.0),
                 "where the clip starts",
             ),

@@ -2,12 +2,12 @@
 
 use fqtc::ir::{Attr, Module, Node, Stage};
 use fqtc::kernel::cost::{Class, cost};
-use fqtc::kernel::{self, Access, BufferId, Kind, Program};
+use fqtc::kernel::{self, Access, BufferId, DType, Kind, Program};
 use fqtc::lower::{Mode, lower};
-use fqtc::passes;
-use fqtc::types::flag;
+use fqtc::types::{Kind as Kinds, ParamSpec, flag};
+use fqtc::{ops, passes, quant};
 
-use crate::support::models::Random;
+use crate::support::models::{Random, compile, overrides};
 use crate::support::{modules, runs};
 
 fn models() -> Vec<Module> {
@@ -25,6 +25,37 @@ fn models() -> Vec<Module> {
         modules::mobile(4, 9, "stochastic"),
         modules::pools(4, 10, "nearest"),
     ]
+}
+
+/// The largest start that a parameter may be given.
+fn largest(params: &[ParamSpec], name: &str) -> f64 {
+    match params.iter().find(|param| param.name == name).map(|param| param.kind) {
+        Some(Kinds::Real { hi, .. }) => hi,
+        other => panic!("`{name}` is {other:?}"),
+    }
+}
+
+#[test]
+fn what_is_trained_starts_within_its_fixed_point() {
+    let gain = largest(ops::layers().find(|layer| layer.name() == "batch_norm").unwrap().params(), "gain");
+    let clip = largest(quant::find("pact").unwrap().params(), "init");
+    let source = format!(
+        "model m {{ input image: 8x8x3 classes 10 use recipe plain\n\
+         image |> conv(16, 3x3) |> batch_norm(gain = {gain}) |> relu |> global_avg_pool |> linear(10) }}"
+    );
+    let clips = overrides(&format!("activations=pact activations.init={clip}"));
+    let module = compile(&source, &clips).unwrap().module;
+    let lowered = lower(&passes::run(module, Stage::Bits, |_, _| ()).unwrap(), Mode::Train).unwrap();
+    let mut seen = 0;
+    for buffer in lowered.program.buffers.iter().filter(|b| b.dtype != DType::Dyadic) {
+        for value in
+            lowered.initial.get(&buffer.name).into_iter().flat_map(|i| i.values(buffer.len() as usize))
+        {
+            assert!(buffer.range.lo <= value && value <= buffer.range.hi, "{}: {value}", buffer.name);
+            seen += (value > 7 << 28) as u32;
+        }
+    }
+    assert!(seen >= 17, "{seen} values, of 16 gains and clips");
 }
 
 #[test]

@@ -78,6 +78,7 @@ fn run_samples() -> Vec<(String, Step)> {
     for (bits, steps) in [(4, 1), (8, 1), (8, 3)] {
         all.push((format!("{bits} bits, step {steps}"), Step::run(network(bits), 3, steps, quiet)));
     }
+    all.push((CLIPPED.into(), Step::run(clipped(network(4)), 3, 2, quiet)));
     all.push(("4 bits, all alive".into(), Step::run(network(4), 3, 2, |_| ())));
     for bits in [4, 8] {
         let of = |module| Step::run(with_bits(module, bits), 3, 2, |_| ());
@@ -106,6 +107,26 @@ fn run_samples() -> Vec<(String, Step)> {
         }
     }
     all
+}
+
+const CLIPPED: &str = "weights beyond their range";
+
+/// Weights of 4 bits, of which those beyond six tenths of the largest are clipped.
+fn clipped(mut module: Module) -> Module {
+    let params = [("bits", Attr::Int(4)), ("fraction", Attr::Real(0.6))];
+    modules::rule(&mut module, Role::Weights, Layers::All, "weights", "max_abs", &params);
+    module
+}
+
+#[test]
+fn weights_beyond_a_fraction_of_the_largest_are_clipped() {
+    let (_, step) = samples().iter().find(|(name, _)| name == CLIPPED).unwrap();
+    for node in step.nodes("conv2d").chain(step.nodes("linear")) {
+        let codes = step.weight_integers(&node.path);
+        let at_the_end = codes.data.iter().filter(|code| code.abs() == 7.0).count();
+        assert_eq!(codes.largest(), 7.0, "{}", node.path);
+        assert!(at_the_end * 20 > codes.data.len(), "{}: {at_the_end} of {}", node.path, codes.data.len());
+    }
 }
 
 /// With bits that rise from 3 to 8 within five steps: 3 in the first, 5 in the third, 3 again in the sixth.
@@ -433,9 +454,10 @@ fn check_contractions(name: &str, step: &Step) {
         let meant = step.oracle(weights, &[&times(&masters, &[(-28f64).exp2()])])[0].clone();
         let scale = step.dyadics(&format!("{}.weight_scale", node.path));
         let per = codes.data.len() / shape[0] as usize;
+        let hi = step.levels(weights).hi as f64;
         for (i, (&code, &meant)) in codes.data.iter().zip(&meant.data).enumerate() {
             // On a tie of rounding, either neighbour is right.
-            let exact = masters.data[i] * (-28f64).exp2() / scale[i / per];
+            let exact = (masters.data[i] * (-28f64).exp2() / scale[i / per]).clamp(-hi, hi);
             close(&what, code, exact, 0.5 + 1e-4);
             close(&what, code * scale[i / per], meant, scale[i / per] * 1.001);
         }

@@ -34,7 +34,7 @@ size=$(wc -c < runs/tiny/last.safetensors)
 printf '\377\377\377\377\377\377\377\177{}' > header && fqtc eval tiny.fqt --checkpoint header
 printf '\004\0\0\0\0\0\0\0{}{}' > header && fqtc eval tiny.fqt --checkpoint header
 fqtc eval tiny.fqt --checkpoint /dev/zero
-fqtc eval tiny.fqt --abits 4 --batch 100 --checkpoint runs/tiny/last.safetensors
+fqtc eval tiny.fqt --abits 5 --batch 100 --checkpoint runs/tiny/last.safetensors
 sed 's/linear(10)/linear(20) |> relu |> linear(10)/' tiny.fqt > wider.fqt && fqtc eval wider.fqt --checkpoint runs/tiny/last.safetensors
 fqtc train tiny.fqt --quiet --resume=runs/tiny/last.safetensors --gbits 4
 fqtc train tiny.fqt --quiet --resume=changed
