@@ -14,6 +14,7 @@ import pathlib
 import resource
 import statistics
 import struct
+import sys
 import time
 
 NETWORKS = ["lenet5", "resnet8", "resnet20", "resnet32", "vgg_small", "mobilenet_v2"]
@@ -43,6 +44,7 @@ training.add_argument("--epochs", type=int, default=5)
 training.add_argument("--schedule", choices=["cosine", "constant", "step"], default="cosine")
 training.add_argument("--warmup-epochs", type=float, default=5.0, help="epochs of linear warm-up; at most a third of the run")
 training.add_argument("--step-at", type=float, nargs="*", default=[0.5, 0.75], help="fractions of the run after which `step` divides by ten")
+training.add_argument("--checkpoint", type=pathlib.Path, help="save here after each epoch, and continue from what is there")
 training.add_argument("--no-augment", action="store_true", help="neither crops nor flips")
 training.add_argument("--no-flip", action="store_true", help="crops only")
 args = parser.parse_args()
@@ -328,6 +330,32 @@ def evaluate(model, images, labels, mean):
     return 100 * correct / len(images), loss / len(images)
 
 
+def restore(model, optimizer):
+    """Continues from the checkpoint, random numbers included; returns how many epochs are done."""
+    if args.checkpoint is None or not args.checkpoint.exists():
+        return 0
+    state = torch.load(args.checkpoint)
+    if state["settings"] != settings():
+        sys.exit(f"{args.checkpoint} is of a run with other settings: {state['settings']}")
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["random"])
+    return state["epochs"]
+
+
+def save(model, optimizer, epochs):
+    if args.checkpoint is None:
+        return
+    state = {"settings": settings(), "epochs": epochs, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    new = args.checkpoint.with_suffix(".new")
+    torch.save({**state, "random": torch.get_rng_state()}, new)
+    new.replace(args.checkpoint)
+
+
+def settings():
+    return " ".join(f"{key}={value}" for key, value in vars(args).items() if key not in ("data", "train", "checkpoint"))
+
+
 def train(model, folder):
     images, labels = read_split(folder, True)
     test_images, test_labels = read_split(folder, False)
@@ -338,7 +366,7 @@ def train(model, folder):
     windows = padded.unfold(2, size, 1).unfold(3, size, 1)
     optimizer, steps_per_epoch = make_optimizer(model), len(images) // args.batch
     run = torch.compile(model) if args.compile else model
-    for epoch in range(args.epochs):
+    for epoch in range(restore(model, optimizer), args.epochs):
         order, begin, losses, correct = torch.randperm(len(images)), time.perf_counter(), [], 0
         for i in range(steps_per_epoch):
             for group in optimizer.param_groups:
@@ -359,13 +387,15 @@ def train(model, folder):
             f"  test accuracy {accuracy:.2f} %  loss {test_loss:.3f}  {seen / seconds:.0f} images/s",
             flush=True,
         )
+        save(model, optimizer, epoch + 1)
+    accuracy, test_loss = evaluate(model, test_images, test_labels, mean)
     print(f"test accuracy {accuracy:.2f} %  loss {test_loss:.3f}")
 
 
 def main():
     model = network(args.network).to(memory_format=torch.channels_last)
     if args.train:
-        print(" ".join(f"{key}={value}" for key, value in vars(args).items() if key not in ("data", "train")), f"torch={torch.__version__}")
+        print(settings(), f"torch={torch.__version__}")
         train(model, pathlib.Path(args.data))
     else:
         bench(model)
