@@ -154,7 +154,8 @@ fn scales(
         });
         let v = kx.load_scalar(s.at(0));
         let e = kx.exponent(v);
-        // Inverses lie below 127/QUIET < 1/2 (where a fraction of QUIET is meant, what lies above is cut to that), so that k ≥ 31 and the product of two 31-bit numbers fits after the shift.
+        // Inverses lie below 127/QUIET < 1/2, so that k ≥ 31 and the product of two 31-bit numbers fits after the shift. Of
+        // a channel as quiet as that which is clipped too, the inverse is cut to 1/2.
         let e = kx.clamp(e, -32, -1);
         let limit = kx.int(30);
         let k = kx.sub(limit, e);
