@@ -142,7 +142,7 @@ fn text(args: &Sweep, study: &Study) -> String {
     let lines = rows.iter().map(line);
     [
         Mark::Begin(&name).text(),
-        format!("## {}\n\n", escaped(&format!("{} on {}", study.model, study.data))),
+        format!("## {}\n\n", escaped(&format!("{name}: {} on {}", study.model, study.data))),
         format!("```sh\n{}\n```\n\n", study_command(args, &name)),
         table([head(study)].into_iter().chain(lines)),
         format!(
