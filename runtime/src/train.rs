@@ -425,10 +425,11 @@ impl Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::augment::Padding;
     use crate::toy::{self, Toy, artifact, dataset};
     use std::fs;
 
-    const FLIP: Augmentation = Augmentation { pad_crop: 0, flip: true };
+    const FLIP: Augmentation = Augmentation { pad_crop: 0, padding: Padding::Reflect, flip: true };
     static GO: AtomicBool = AtomicBool::new(false);
 
     fn options(folder: &Path) -> Options<'_> {

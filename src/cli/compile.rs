@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fqt_runtime::augment::Augmentation;
+use fqt_runtime::augment::{Augmentation, Padding};
 use fqt_runtime::program::Artifact;
 use fqt_runtime::step::Kernels;
 
@@ -14,7 +14,7 @@ use crate::diag::Diagnostic;
 use crate::driver::{self, Compiled};
 use crate::elaborate::{Elaborated, Overrides, elaborate};
 use crate::ir::{Module, Stage, Training};
-use crate::types::int;
+use crate::types::{int, word};
 use crate::{passes, syntax};
 
 /// A compiled model, ready to make a session of.
@@ -120,7 +120,10 @@ fn augmentation(training: &Training) -> Augmentation {
     let mut out = Augmentation::default();
     for (name, args) in &training.augment {
         match name.as_str() {
-            "pad_crop" => out.pad_crop = int(args, "pixels").clamp(0, 255) as u8,
+            "pad_crop" => {
+                out.pad_crop = int(args, "pixels").clamp(0, 255) as u8;
+                out.padding = if word(args, "mode") == "mean" { Padding::Mean } else { Padding::Reflect };
+            }
             "flip" => out.flip = true,
             _ => {}
         }

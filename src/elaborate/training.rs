@@ -63,13 +63,16 @@ pub static SCHEDULES: &[Named] = &[
 pub static AUGMENTATIONS: &[Named] = &[
     Named {
         name: "pad_crop",
-        doc: "shift by up to so many pixels in both directions, zeros moving in",
-        params: &[ParamSpec::optional(
-            "pixels",
-            Kind::Int { lo: 0, hi: 16 },
-            Literal::Int(4),
-            "largest shift",
-        )],
+        doc: "shift by up to so many pixels in both directions, as a crop of the padded image",
+        params: &[
+            ParamSpec::optional("pixels", Kind::Int { lo: 0, hi: 16 }, Literal::Int(4), "largest shift"),
+            ParamSpec::optional(
+                "mode",
+                Kind::Word(&["reflect", "mean"]),
+                Literal::Word("reflect"),
+                "what it is padded with: its own reflection, or the mean pixel of the training images",
+            ),
+        ],
     },
     Named { name: "flip", doc: "mirror left and right, half of the time", params: &[] },
 ];

@@ -45,6 +45,7 @@ training.add_argument("--schedule", choices=["cosine", "constant", "step"], defa
 training.add_argument("--warmup-epochs", type=float, default=5.0, help="epochs of linear warm-up; at most a third of the run")
 training.add_argument("--step-at", type=float, nargs="*", default=[0.5, 0.75], help="fractions of the run after which `step` divides by ten")
 training.add_argument("--checkpoint", type=pathlib.Path, help="save here after each epoch, and continue from what is there")
+training.add_argument("--padding", choices=["reflect", "mean"], default="reflect", help="what images are padded with before they are cropped")
 training.add_argument("--no-augment", action="store_true", help="neither crops nor flips")
 training.add_argument("--no-flip", action="store_true", help="crops only")
 args = parser.parse_args()
@@ -361,8 +362,12 @@ def train(model, folder):
     test_images, test_labels = read_split(folder, False)
     mean = images.float().mean((0, 2, 3)).round().view(1, -1, 1, 1)
     size = images.shape[2]
-    padded = mean.to(torch.uint8).repeat(len(images), 1, size + 8, size + 8)
-    padded[:, :, 4 : 4 + size, 4 : 4 + size] = images
+    if args.padding == "reflect":
+        line = (size - 1) - (size - 1 - torch.arange(-4, size + 4).abs()).abs()
+        padded = images[:, :, line][:, :, :, line]
+    else:
+        padded = mean.to(torch.uint8).repeat(len(images), 1, size + 8, size + 8)
+        padded[:, :, 4 : 4 + size, 4 : 4 + size] = images
     windows = padded.unfold(2, size, 1).unfold(3, size, 1)
     optimizer, steps_per_epoch = make_optimizer(model), len(images) // args.batch
     run = torch.compile(model) if args.compile else model

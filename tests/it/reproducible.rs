@@ -193,7 +193,7 @@ fn check_resumed(words: &str) -> String {
     let straight = Options {
         epochs: 2,
         seed: SEED,
-        augmentation: Augmentation { pad_crop: 4, flip: true },
+        augmentation: Augmentation { pad_crop: 4, flip: true, ..Augmentation::default() },
         max_steps: None,
         folder: None,
         resume: None,
