@@ -90,7 +90,7 @@ impl Key<'_> {
                 self.state.settings.set(&self.name(setting), self.values, report);
                 true
             }
-            [setting, argument] if training::has_arguments(setting) => {
+            [setting, argument] if self.state.settings.has_arguments(setting) => {
                 self.argument(setting, argument, report)
             }
             _ => self.rule(&parts, report),

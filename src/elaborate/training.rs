@@ -7,7 +7,7 @@ use super::args::{Given, bind, complete};
 use crate::bits;
 use crate::diag::{Diagnostic, suggest};
 use crate::ir::{Attr, Attrs, Module, Training};
-use crate::syntax::ast::{Arg, Call, Expr, ExprKind, Name, Place, Setting};
+use crate::syntax::ast::{Arg, Expr, ExprKind, Name, Place, Setting};
 use crate::types::{Kind, Literal, ParamSpec};
 
 /// Something of the language with a name and parameters.
@@ -112,11 +112,6 @@ pub(super) fn setting_names() -> impl Iterator<Item = &'static str> {
     settings().into_iter().map(|(name, _)| name)
 }
 
-/// Whether a setting holds one call with arguments, which keys such as `optimizer.lr` reach.
-pub(super) fn has_arguments(setting: &str) -> bool {
-    settings().iter().any(|(name, holds)| *name == setting && matches!(holds, Holds::One(_)))
-}
-
 /// One call with what was given explicitly.
 type Chosen = (Named, Attrs);
 
@@ -206,21 +201,32 @@ impl Settings {
         }
     }
 
-    /// Changes one argument of what is chosen: `optimizer.lr=0.05`.
+    /// Changes one argument of what is chosen: `optimizer.lr=0.05`. Of several calls, it is that of the first which has it.
     pub(super) fn change(&mut self, setting: &Name, argument: &Name, value: &Expr, report: &mut Report) {
-        let Some([(named, _)]) = self.chosen.get(setting.text.as_str()).map(Vec::as_slice) else { return };
-        let call = Call {
-            name: Name { text: named.name.to_owned(), place: argument.place.clone() },
-            args: vec![Arg { name: Some(argument.clone()), value: value.clone() }],
-            place: argument.place.clone(),
-        };
-        self.set(setting, &[Expr { kind: ExprKind::Call(call), place: value.place.clone() }], report);
+        let Some(chosen) = self.chosen.get(setting.text.as_str()) else { return };
+        let has = |(named, _): &Chosen| named.params.iter().any(|p| p.name == argument.text);
+        let changed = chosen.iter().position(has).unwrap_or(0);
+        let values = chosen.iter().enumerate().map(|(at, (named, attrs))| {
+            let mut call = super::args::call_of(named.name, named.params, attrs);
+            if at == changed {
+                call.args.retain(|arg| arg.name.as_ref().is_none_or(|name| name.text != argument.text));
+                call.args.push(Arg { name: Some(argument.clone()), value: value.clone() });
+            }
+            Expr { kind: ExprKind::Call(call), place: value.place.clone() }
+        });
+        let values: Vec<Expr> = values.collect();
+        self.set(setting, &values, report);
+    }
+
+    /// Whether a setting holds calls, whose arguments keys such as `optimizer.lr` reach.
+    pub(super) fn has_arguments(&self, setting: &str) -> bool {
+        self.chosen.get(setting).is_some_and(|calls| !calls.is_empty())
     }
 
     /// The names that `key=value` can give to arguments: `optimizer.lr`.
     pub(super) fn keys(&self) -> Vec<String> {
         let mut keys: Vec<String> = setting_names().map(|name| format!("train.{name}")).collect();
-        for (setting, chosen) in self.chosen.iter().filter(|(name, _)| has_arguments(name)) {
+        for (setting, chosen) in &self.chosen {
             for (named, _) in chosen {
                 keys.extend(named.params.iter().map(|p| format!("{setting}.{}", p.name)));
             }

@@ -93,6 +93,22 @@ fn overrides_merge_into_what_elaborates_to_the_same() {
 }
 
 #[test]
+fn a_key_reaches_one_argument_of_one_augmentation() {
+    let augment = |flags: &str| {
+        let merged = elaborated(RESNET8, flags).model.to_string();
+        merged.lines().find(|line| line.trim_start().starts_with("augment")).unwrap().trim().to_owned()
+    };
+    assert_eq!(augment("augment.mode=mean"), "augment pad_crop(pixels = 4, mode = mean), flip");
+    assert_eq!(
+        augment("augment=flip,pad_crop(2,mode=mean) augment.pixels=3 augment.mode=reflect"),
+        "augment flip, pad_crop(pixels = 3, mode = reflect)"
+    );
+    for flags in ["augment=none augment.mode=mean", "augment.mood=mean", "augment.mode=edge"] {
+        assert!(compile(RESNET8, &overrides(flags)).is_err(), "{flags}");
+    }
+}
+
+#[test]
 fn later_words_win() {
     let source = "
         model m {
