@@ -336,7 +336,7 @@ def restore(model, optimizer):
     if args.checkpoint is None or not args.checkpoint.exists():
         return 0
     state = torch.load(args.checkpoint)
-    if state["settings"] != settings():
+    if state["settings"] != settings("threads"):
         sys.exit(f"{args.checkpoint} is of a run with other settings: {state['settings']}")
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
@@ -347,14 +347,15 @@ def restore(model, optimizer):
 def save(model, optimizer, epochs):
     if args.checkpoint is None:
         return
-    state = {"settings": settings(), "epochs": epochs, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    state = {"settings": settings("threads"), "epochs": epochs, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
     new = args.checkpoint.with_suffix(".new")
     torch.save({**state, "random": torch.get_rng_state()}, new)
     new.replace(args.checkpoint)
 
 
-def settings():
-    return " ".join(f"{key}={value}" for key, value in vars(args).items() if key not in ("data", "train", "checkpoint"))
+def settings(*but):
+    """What the command line says of a run, without where things lie and what `but` names."""
+    return " ".join(f"{key}={value}" for key, value in vars(args).items() if key not in ("data", "train", "checkpoint", *but))
 
 
 def train(model, folder):
