@@ -198,7 +198,7 @@ pub struct Training {
     pub schedule: (String, Attrs),
     /// Policy of the bits in force and its arguments: a row of `bits::ALL`.
     pub precision: (String, Attrs),
-    /// Augmentations in order, with arguments: `pad_crop(pixels)`, `flip`.
+    /// Augmentations in order, with arguments: `pad_crop(pixels, mode)`, `flip`.
     pub augment: Vec<(String, Attrs)>,
 }
 
