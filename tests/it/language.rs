@@ -103,8 +103,14 @@ fn a_key_reaches_one_argument_of_one_augmentation() {
         augment("augment=flip,pad_crop(2,mode=mean) augment.pixels=3 augment.mode=reflect"),
         "augment flip, pad_crop(pixels = 3, mode = reflect)"
     );
-    for flags in ["augment=none augment.mode=mean", "augment.mood=mean", "augment.mode=edge"] {
-        assert!(compile(RESNET8, &overrides(flags)).is_err(), "{flags}");
+    let wrong = [
+        ("augment=none augment.mode=mean", "E0208"),
+        ("augment.mood=mean", "E0202"),
+        ("augment.mode=edge", "E0204"),
+    ];
+    for (flags, code) in wrong {
+        let found = compile(RESNET8, &overrides(flags)).err().unwrap_or_default();
+        assert_eq!(found.iter().map(|d| d.code).collect::<Vec<_>>(), [code], "{flags}");
     }
 }
 
