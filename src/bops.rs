@@ -5,9 +5,10 @@
 //! those of the schemes, also where a policy keeps to fewer; pixels have 8 bits, what no scheme quantizes 32. For reports
 //! only; nothing is decided by it.
 
-use crate::ir::{Element, Module, Node, Value};
+use crate::ir::{Module, Node, Value};
 use crate::ops::{self, Part, Read};
 use crate::quant;
+use crate::types::word;
 
 /// Bits of a pixel.
 const PIXEL: u64 = 8;
@@ -30,26 +31,56 @@ impl Bops {
     }
 }
 
+/// An operand of a contraction, as it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operand {
+    /// Codes of a quantizer, by the number of its node.
+    Codes(usize),
+    /// Something of so many bits that no scheme quantizes.
+    Fixed(u64),
+}
+
+/// The products of two operands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meeting {
+    /// Multiply-accumulates for one image.
+    pub products: u64,
+    /// What is multiplied.
+    pub operands: [Operand; 2],
+    /// Whether it is a derivative.
+    pub backward: bool,
+}
+
 /// The bit-operations of a verified module with gradients.
 pub fn bops(module: &Module) -> Bops {
-    let mut sums = (0u128, 0u128);
-    for node in &module.nodes {
+    let mut bops = Bops::default();
+    for Meeting { products, operands, backward } in meetings(module) {
+        let [a, b] = operands.map(|operand| match operand {
+            Operand::Codes(index) => scheme_bits(module, &module.nodes[index]),
+            Operand::Fixed(bits) => bits,
+        });
+        let sum = if backward { &mut bops.backward } else { &mut bops.forward };
+        *sum = sum.saturating_add(products.saturating_mul(a * b));
+    }
+    bops
+}
+
+/// What meets in the contractions of a verified module and in their derivatives.
+pub fn meetings(module: &Module) -> Vec<Meeting> {
+    let meeting = |node: &Node| {
         let part = ops::of(node).part();
         if !matches!(part, Part::Contraction | Part::ContractionGrad) {
-            continue;
+            return None;
         }
-        let codes =
-            (0..node.operands.len()).filter(|&i| matches!(ops::of(node).reads(i), Read::Codes { .. }));
-        let widths: Vec<u64> = codes.map(|i| bits(module, node.operands[i])).collect();
+        let codes = node.operands.iter().enumerate();
+        let codes = codes.filter(|(i, _)| matches!(ops::of(node).reads(*i), Read::Codes { .. }));
+        let operands: Vec<Operand> = codes.map(|(_, &value)| operand(module, value)).collect();
         // The derivative by a bias is a sum without products.
-        let [a, b] = widths[..] else { continue };
-        let products = u128::from(products(module, &node.path)) * u128::from(a * b);
-        let sum = if part == Part::Contraction { &mut sums.0 } else { &mut sums.1 };
-        *sum += products;
-    }
-    let per_image =
-        |sum: u128| (sum / u128::from(module.training.batch.max(1))).min(u128::from(u64::MAX)) as u64;
-    Bops { forward: per_image(sums.0), backward: per_image(sums.1) }
+        let operands = operands.try_into().ok()?;
+        let products = products(module, &node.path) / u64::from(module.training.batch.max(1));
+        Some(Meeting { products, operands, backward: part == Part::ContractionGrad })
+    };
+    module.nodes.iter().filter_map(meeting).collect()
 }
 
 /// Multiply-accumulates of the contraction at a path; its derivatives have as many. Of a weight, each output channel
@@ -63,18 +94,23 @@ fn products(module: &Module, path: &str) -> u64 {
     elements(result).saturating_mul(elements(weight) / rows)
 }
 
-/// Bits of a value as a contraction reads it.
-fn bits(module: &Module, value: Value) -> u64 {
-    match &module.ty(value).element {
-        Element::Quantized(scheme) => {
-            module.schemes.get(scheme).map_or(REAL, |scheme| u64::from(quant::bits(&scheme.params)))
-        }
-        _ if value == module.image => PIXEL,
-        _ => match module.producer(value).map(|index| &module.nodes[index]) {
-            Some(node) if ops::of(node).keeps_grid() => bits(module, node.operands[0]),
-            _ => REAL,
-        },
+/// A value as a contraction reads it.
+fn operand(module: &Module, value: Value) -> Operand {
+    if value == module.image {
+        return Operand::Fixed(PIXEL);
     }
+    match module.producer(value) {
+        Some(index) if ops::of(&module.nodes[index]).part() == Part::Quantizer => Operand::Codes(index),
+        Some(index) if ops::of(&module.nodes[index]).keeps_grid() => {
+            operand(module, module.nodes[index].operands[0])
+        }
+        _ => Operand::Fixed(REAL),
+    }
+}
+
+fn scheme_bits(module: &Module, quantizer: &Node) -> u64 {
+    let scheme = module.schemes.get(word(&quantizer.attrs, "scheme"));
+    scheme.map_or(REAL, |scheme| u64::from(quant::bits(&scheme.params)))
 }
 
 #[cfg(test)]

@@ -10,19 +10,20 @@
 //! - *by gains*: the noise of each quantizer alone is followed to all layers before it, which gives the gain of noise from
 //!   there to here; the noises of all add.
 //!
-//! What noise does to the gradients of the weights is measured in `weights`.
+//! What noise does to the gradients of the weights is measured in `weights`, there also that of weights and activations.
 //! Everything is computed in f64 by the oracle's meaning of the nodes.
 
 mod weights;
 
-pub use weights::elements;
+pub use weights::{Codes, codes};
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use crate::ir::{Module, Node, Value};
-use crate::oracle::{self, Rounding, Values};
-use crate::quant;
+use crate::oracle::{self, Rounding, Surrogate, Values};
+use crate::ops::{self, Part};
+use crate::quant::{self, Quantization};
 use crate::tensor::Tensor;
 use crate::types::word;
 
@@ -41,13 +42,13 @@ pub struct Crossing {
     pub by_gains: f64,
 }
 
-/// A point of a network with frozen forward values, at which gradients can be computed again and again.
+/// A point of a network, at which gradients can be computed again and again.
 pub struct Point<'a> {
     module: &'a Module,
-    /// Values of the forward pass, and the exact gradients.
+    /// All values, where none of `quantizers` rounds.
     exact: Values,
-    /// Nodes of the backward pass that quantized gradients depend on, in order.
-    backward: Vec<usize>,
+    /// Nodes that are computed again, in order; what others give is held fixed.
+    again: Vec<usize>,
     /// Those of them that are quantizers.
     quantizers: Vec<usize>,
 }
@@ -64,17 +65,21 @@ struct Energies {
 }
 
 impl<'a> Point<'a> {
-    /// Computes a batch, and its exact gradients. The module has its gradient quantizers; `params` are in its order.
+    /// Computes a batch, and its exact gradients; the values of the forward pass are held fixed. The module has its gradient
+    /// quantizers; `params` are in its order.
     pub fn new(module: &'a Module, params: &[Tensor], image: &Tensor, labels: &Tensor) -> Point<'a> {
-        Point::leading_to(module, params, image, labels, &|node| is_data_gradient(module, node))
+        let after_loss = module.producer(module.loss).unwrap_or(0) + 1;
+        let is_goal = |node: &Node| is_data_gradient(module, node);
+        Point::leading_to(module, params, image, labels, after_loss, &is_goal)
     }
 
-    /// The same, with the nodes of the backward pass that lead to some goal.
+    /// The same, computing again the nodes from number `start` on that lead to some goal.
     fn leading_to(
         module: &'a Module,
         params: &[Tensor],
         image: &Tensor,
         labels: &Tensor,
+        start: usize,
         is_goal: &dyn Fn(&Node) -> bool,
     ) -> Point<'a> {
         let mut exact: Values = vec![None; module.types.len()];
@@ -83,15 +88,16 @@ impl<'a> Point<'a> {
         for (param, tensor) in module.params.iter().zip(params) {
             exact[param.value.0 as usize] = Some(tensor.clone());
         }
+        let again = leading_to(module, start, is_goal);
+        let is_quantizer = |index: &usize| is_quantizer(&module.nodes[*index]);
+        let quantizers = again.iter().copied().filter(is_quantizer).collect();
+        let mut point = Point { module, exact, again, quantizers };
         let loss = module.producer(module.loss).unwrap_or(0);
-        let backward = backward(module, loss, is_goal);
-        let is_quantizer = |index: &usize| is_gradient_quantizer(&module.nodes[*index]);
-        let quantizers = backward.iter().copied().filter(is_quantizer).collect();
-        let mut point = Point { module, exact, backward, quantizers };
-        for index in (0..=loss).chain(point.backward.clone()) {
+        let later = point.again.iter().copied().filter(|&index| index > loss);
+        for index in (0..=loss).chain(later.collect::<Vec<usize>>()) {
             let node = &module.nodes[index];
-            let results = if is_gradient_quantizer(node) {
-                vec![point.value(node.operands[0], &[]).clone()]
+            let results = if point.quantizers.binary_search(&index).is_ok() {
+                point.evaluate(node, &[], &Surrogate::default())
             } else {
                 point.evaluate(node, &[], &Rounding::default())
             };
@@ -137,33 +143,32 @@ impl<'a> Point<'a> {
         self.quantizers.iter().enumerate().map(crossing).collect()
     }
 
-    /// One backward pass in which some quantizers round: energies at each, and the values that noise reaches. All others are
-    /// exact and not computed again.
+    /// One pass in which some quantizers round: energies at each, and the values that noise reaches. All others are exact and
+    /// not computed again.
     fn pass(&self, rounds: impl Fn(usize) -> bool, seed: u64) -> (Energies, Values) {
         let rounding = Rounding { seed, ..Rounding::default() };
         let zeros = vec![0.0; self.quantizers.len()];
         let mut energies = Energies { read: zeros.clone(), deviation: zeros.clone(), noise: zeros };
         let mut noisy: Values = vec![None; self.module.types.len()];
-        let mut k = 0;
-        for &index in &self.backward {
+        for &index in &self.again {
             let node = &self.module.nodes[index];
             let reached = node.operands.iter().any(|value| noisy[value.0 as usize].is_some());
-            let quantizer = is_gradient_quantizer(node);
-            let results = match (quantizer, rounds(index)) {
-                (true, false) => vec![self.value(node.operands[0], &noisy).clone()],
-                (true, true) => self.evaluate(node, &noisy, &rounding),
-                (false, _) if reached => self.evaluate(node, &noisy, &rounding),
-                (false, _) => continue,
+            let quantizer = self.quantizers.binary_search(&index);
+            if !reached && (quantizer.is_err() || !rounds(index)) {
+                if let Ok(k) = quantizer {
+                    energies.read[k] = self.exact_energy(node.operands[0]);
+                }
+                continue;
+            }
+            let results = match quantizer {
+                Ok(_) if !rounds(index) => self.evaluate(node, &noisy, &Surrogate::default()),
+                _ => self.evaluate(node, &noisy, &rounding),
             };
-            if quantizer {
+            if let Ok(k) = quantizer {
                 let read = self.value(node.operands[0], &noisy);
                 energies.read[k] = energy(read);
                 energies.deviation[k] = distance(read, self.value(node.operands[0], &[]));
                 energies.noise[k] = distance(read, &results[0]);
-                k += 1;
-                if !reached && !rounds(index) {
-                    continue;
-                }
             }
             for (value, tensor) in node.results.iter().zip(results) {
                 noisy[value.0 as usize] = Some(tensor);
@@ -178,9 +183,14 @@ impl<'a> Point<'a> {
         noisy.or(self.exact[value.0 as usize].as_ref()).expect("operands are computed before they are read")
     }
 
-    fn evaluate(&self, node: &Node, noisy: &[Option<Tensor>], rounding: &Rounding) -> Vec<Tensor> {
+    fn evaluate(
+        &self,
+        node: &Node,
+        noisy: &[Option<Tensor>],
+        quantization: &dyn Quantization,
+    ) -> Vec<Tensor> {
         let operands: Vec<&Tensor> = node.operands.iter().map(|&value| self.value(value, noisy)).collect();
-        oracle::node(self.module, node, &operands, rounding)
+        oracle::node(self.module, node, &operands, quantization)
     }
 
     fn exact_energy(&self, value: Value) -> f64 {
@@ -208,11 +218,11 @@ impl<'a> Point<'a> {
     /// The noise at each quantizer if noise is amplified as the gradient is.
     fn as_signal(&self, own: &[f64]) -> Vec<f64> {
         let gradients: BTreeSet<Value> =
-            self.backward.iter().flat_map(|&index| self.module.nodes[index].results.clone()).collect();
+            self.again.iter().flat_map(|&index| self.module.nodes[index].results.clone()).collect();
         // The energy of a gradient with its noise, over that without.
         let mut inflation = vec![1.0f64; self.module.types.len()];
         let mut noise = vec![];
-        for &index in &self.backward {
+        for &index in &self.again {
             let node = &self.module.nodes[index];
             let inputs = node.operands.iter().copied().filter(|value| gradients.contains(value));
             let (mut with, mut without) = (0.0, 0.0);
@@ -221,7 +231,7 @@ impl<'a> Point<'a> {
                 (with, without) = (with + energy * inflation[value.0 as usize], without + energy);
             }
             let mut here = if without > 0.0 { with / without } else { 1.0 };
-            if is_gradient_quantizer(node) {
+            if is_quantizer(node) {
                 noise.push(here - 1.0);
                 here *= 1.0 + own[noise.len() - 1];
             }
@@ -264,8 +274,12 @@ fn distance(a: &Tensor, b: &Tensor) -> f64 {
     a.data.iter().zip(&b.data).map(|(a, b)| (a - b) * (a - b)).sum()
 }
 
+fn is_quantizer(node: &Node) -> bool {
+    ops::of(node).part() == Part::Quantizer
+}
+
 fn is_gradient_quantizer(node: &Node) -> bool {
-    node.attrs.contains_key("stream")
+    is_quantizer(node) && node.attrs.contains_key("stream")
 }
 
 /// Whether a node quantizes a gradient for the layer before: where the derivatives of a layer have quantizers of their own,
@@ -278,11 +292,11 @@ fn is_data_gradient(module: &Module, node: &Node) -> bool {
             && quantizers().any(|other| other.operands == node.operands && !per_channel(other)))
 }
 
-/// Nodes after the loss that lead to a goal, in order.
-fn backward(module: &Module, loss: usize, is_goal: &dyn Fn(&Node) -> bool) -> Vec<usize> {
+/// Nodes from number `start` on that lead to a goal, in order.
+fn leading_to(module: &Module, start: usize, is_goal: &dyn Fn(&Node) -> bool) -> Vec<usize> {
     let mut wanted: BTreeSet<Value> = BTreeSet::new();
     let mut kept = vec![];
-    for index in (loss + 1..module.nodes.len()).rev() {
+    for index in (start..module.nodes.len()).rev() {
         let node = &module.nodes[index];
         if is_goal(node) || node.results.iter().any(|result| wanted.contains(result)) {
             wanted.extend(&node.operands);

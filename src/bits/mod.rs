@@ -1,10 +1,11 @@
-//! Policies that choose bit-widths, one file and one table line each; and the choice that a budget allows ([`budget`]).
+//! Policies that choose bit-widths, one file and one table line each; and the choice that a budget allows ([`allocation`]).
 //!
 //! The width of a scheme is what layouts and proofs go by. A policy may keep the codes of a step within fewer bits: then the
 //! scheme's width is their upper bound, and which of them are in force is a function of the step's place in the run.
 //! A policy reads what a model says. Widths that depend on measurements are chosen before there is a model to train, by
 //! `fqtc study bits`, and stated in it as rules: training them again measures nothing again.
 
+pub mod allocation;
 pub mod budget;
 pub mod cyclic;
 pub mod fixed;

@@ -1,32 +1,47 @@
-//! What the noise of gradient quantizers does to the gradients of the weights.
+//! What the noise of quantizers does to the gradients of the weights.
 //!
 //! The noise of weight gradients is the energy of what differs from the exact gradient of a layer's weights over the energy
 //! of that, and its mean over the layers: every layer counts alike, as batch norm leaves the size of its weights no meaning.
-//! A quantizer makes noise in the weights of its own layer and of all layers before. To first order noises add, so that a
-//! network's noise is the sum of what its quantizers make alone; in truth a quantizer makes more where it reads noise.
+//! A gradient quantizer makes noise in the weights of its own layer and of all layers before, a quantizer of weights or
+//! activations in all layers: what it rounds moves all values behind it, and the gradient with them. To first order noises
+//! add, so that a network's noise is the sum of what its quantizers make alone; in truth a quantizer makes more where it
+//! reads noise. Gradients are rounded at random, weights and activations always alike: the same unit, not the same harm. These
+//! also turn ReLUs over, whose part grows with a step, not with its square; and what is turned over already is not again, so
+//! that together they make less than their sum.
 
-use super::{Point, distance, energy, is_gradient_quantizer, parallel, ratio};
-use crate::ir::{Module, Value};
+use super::{Point, distance, energy, is_gradient_quantizer, is_quantizer, parallel, ratio};
+use crate::ir::{Module, Node, Role, Value};
 use crate::oracle::Values;
+use crate::quant;
 use crate::tensor::Tensor;
+use crate::types::word;
 
 impl<'a> Point<'a> {
     /// A point like those of [`Point::new`] whose backward pass goes on to the gradients of the weights.
     pub fn of_weights(module: &'a Module, params: &[Tensor], image: &Tensor, labels: &Tensor) -> Point<'a> {
-        let goals = weight_gradients(module);
-        let is_goal = |node: &crate::ir::Node| node.results.iter().any(|result| goals.contains(result));
-        Point::leading_to(module, params, image, labels, &is_goal)
+        let after_loss = module.producer(module.loss).unwrap_or(0) + 1;
+        Point::leading_to(module, params, image, labels, after_loss, &weight_goal(module))
     }
 
-    /// The noise of weight gradients where the quantizers of one layer round and all others do not, for each of these
-    /// layers, the mean of so many passes; on so many threads.
-    pub fn alone(&self, layers: &[&str], passes: u64, threads: usize) -> Vec<f64> {
+    /// The same with nothing held fixed: quantizers of weights and activations round as well as those of gradients, and the
+    /// exact values are those of none.
+    pub fn of_step(module: &'a Module, params: &[Tensor], image: &Tensor, labels: &Tensor) -> Point<'a> {
+        Point::leading_to(module, params, image, labels, 0, &weight_goal(module))
+    }
+
+    /// The noise of weight gradients where the quantizers of one path round and all others do not, for each of these paths;
+    /// the mean of so many passes; on so many threads.
+    pub fn alone(&self, role: Role, paths: &[&str], passes: u64, threads: usize) -> Vec<f64> {
         let passes = passes.max(1);
-        let noises = parallel(layers.len() as u64 * passes, threads, |job| {
-            let layer = layers[(job / passes) as usize];
-            self.weight_noise(&self.pass(|index| self.module.nodes[index].path == layer, job % passes + 1).1)
+        let noises = parallel(paths.len() as u64 * passes, threads, |job| {
+            let path = paths[(job / passes) as usize];
+            let rounds = |index: usize| {
+                let node = &self.module.nodes[index];
+                node.path == path && self::role(self.module, node) == Some(role)
+            };
+            self.weight_noise(&self.pass(rounds, job % passes + 1).1)
         });
-        noises.chunks_exact(passes as usize).map(|of_layer| mean(of_layer.iter().copied())).collect()
+        noises.chunks_exact(passes as usize).map(|of_path| mean(of_path.iter().copied())).collect()
     }
 
     /// The noise of weight gradients where all quantizers round, with the random numbers of [`Point::alone`]; the mean of so
@@ -57,14 +72,54 @@ fn weight_gradients(module: &Module) -> Vec<Value> {
     weights.filter_map(|param| param.gradient).collect()
 }
 
-/// Elements of the gradient that each layer quantizes, of one image, from the first layer to the last.
-pub fn elements(module: &Module) -> Vec<(&str, u64)> {
-    let mut layers: Vec<(&str, u64)> = vec![];
-    for node in module.nodes.iter().rev().filter(|node| is_gradient_quantizer(node)) {
-        let shape = &module.ty(node.operands[0]).shape;
-        if layers.iter().all(|(path, _)| *path != node.path) {
-            layers.push((&node.path, shape.iter().skip(1).product()));
-        }
+fn weight_goal(module: &Module) -> impl Fn(&Node) -> bool {
+    let goals = weight_gradients(module);
+    move |node| node.results.iter().any(|result| goals.contains(result))
+}
+
+/// What a quantizer makes codes of; `None` for other nodes.
+fn role(module: &Module, node: &Node) -> Option<Role> {
+    if !is_quantizer(node) {
+        return None;
     }
-    layers
+    if is_gradient_quantizer(node) {
+        return Some(Role::Gradients);
+    }
+    let scheme = module.schemes.get(word(&node.attrs, "scheme"))?;
+    quant::find(&scheme.quantizer).map(|quantizer| quantizer.role())
+}
+
+/// A tensor of a step that is made into codes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Codes {
+    /// What it is.
+    pub role: Role,
+    /// Path of the layer that rules name for it.
+    pub path: String,
+    /// Its elements, of activations and gradients those of one image.
+    pub elements: u64,
+    /// Its quantizers, by number of the node: of a gradient there may be one for each derivative.
+    pub quantizers: Vec<usize>,
+}
+
+/// The tensors of one role that a module quantizes, from the first layer to the last.
+pub fn codes(module: &Module, role: Role) -> Vec<Codes> {
+    let mut found: Vec<Codes> = vec![];
+    for (index, node) in module.nodes.iter().enumerate() {
+        if self::role(module, node) != Some(role) {
+            continue;
+        }
+        if let Some(known) = found.iter_mut().find(|codes| codes.path == node.path) {
+            known.quantizers.push(index);
+            continue;
+        }
+        let images = usize::from(role != Role::Weights);
+        let elements = module.ty(node.operands[0]).shape.iter().skip(images).product();
+        found.push(Codes { role, path: node.path.clone(), elements, quantizers: vec![index] });
+    }
+    if role == Role::Gradients {
+        // They come from the last layer to the first.
+        found.reverse();
+    }
+    found
 }

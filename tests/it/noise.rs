@@ -3,7 +3,8 @@
 use fqt_runtime::session::Mode;
 use fqtc::driver;
 use fqtc::ir::Module;
-use fqtc::noise::{Crossing, Point, elements};
+use fqtc::noise::{Codes, Crossing, Point, codes};
+use fqtc::types::Role;
 use fqtc::tensor::Tensor;
 
 use crate::support::runs;
@@ -81,24 +82,50 @@ fn in_a_chain_noise_taken_as_signal_is_a_product() {
     }
 }
 
+/// The noise that the codes of a role make: alone, layer by layer from the first to the last, and together.
+fn of_role(role: Role, words: &str) -> (Vec<Codes>, Vec<f64>, f64) {
+    let Start { module, params, image, labels, .. } = start("resnet8.fqt", &format!("--batch 4 {words}"));
+    let layers = codes(&module, role);
+    let paths: Vec<&str> = layers.iter().map(|codes| codes.path.as_str()).collect();
+    let point = if role == Role::Gradients { Point::of_weights } else { Point::of_step };
+    let point = point(&module, &params, &image, &labels);
+    let alone = point.alone(role, &paths, 4, 2);
+    (layers, alone, point.together(12, 2))
+}
+
 #[test]
 fn noise_of_weight_gradients_is_the_sum_of_what_each_quantizer_makes_alone() {
     let mut of_width = vec![];
     for (gbits, per, tolerance) in [(8, "tensor", 0.1), (6, "tensor", 0.1), (4, "row", 0.25)] {
-        let Start { module, params, image, labels, .. } =
-            start("resnet8.fqt", &format!("--batch 4 --gbits {gbits} gradients.per={per}"));
-        let layers = elements(&module);
-        assert_eq!((layers[0], layers[layers.len() - 1]), (("conv1", 32 * 32 * 16), ("linear1", 10)));
-        let paths: Vec<&str> = layers.iter().map(|(path, _)| *path).collect();
-        let point = Point::of_weights(&module, &params, &image, &labels);
-        let alone = point.alone(&paths, 4, 2);
+        let words = format!("--gbits {gbits} gradients.per={per}");
+        let (layers, alone, together) = of_role(Role::Gradients, &words);
+        let ends = [&layers[0], &layers[layers.len() - 1]].map(|codes| (codes.path.as_str(), codes.elements));
+        assert_eq!(ends, [("conv1", 32 * 32 * 16), ("linear1", 10)]);
         let sum: f64 = alone.iter().sum();
-        let together = point.together(12, 2);
         let ratio = together / sum;
         assert!((ratio - 1.0).abs() < tolerance, "{gbits} bits: {together} together, {sum} as a sum");
-        of_width.push(sum - alone[paths.len() - 1]);
+        of_width.push(sum - alone[alone.len() - 1]);
     }
     // Two bits fewer are steps of four times the size, and noise of their square; the logits keep 8 bits.
     let ratio = of_width[1] / of_width[0];
     assert!((ratio / 16.0 - 1.0).abs() < 0.15, "from 8 to 6 bits: {ratio}");
+}
+
+#[test]
+fn weights_and_activations_make_noise_too() {
+    let (weights, of_weights, _) = of_role(Role::Weights, "");
+    let (activations, of_activations, together) = of_role(Role::Activations, "");
+    let first = |layers: &[Codes]| (layers[0].path.clone(), layers[0].elements);
+    assert_eq!(first(&weights), ("conv1".to_owned(), 16 * 27));
+    assert_eq!(first(&activations), ("relu1".to_owned(), 32 * 32 * 16));
+    assert!(of_weights.iter().chain(&of_activations).all(|&noise| noise > 0.0));
+    // What is rounded moves what follows out of its way: together they make less than their sum, and most of it.
+    let (_, of_gradients, _) = of_role(Role::Gradients, "");
+    let sum = [of_weights.clone(), of_activations, of_gradients].concat().iter().sum::<f64>();
+    assert!((0.4..1.2).contains(&(together / sum)), "{together} together, {sum} as a sum");
+    let (_, narrower, _) = of_role(Role::Weights, "--wbits 6");
+    // Steps of four times the size: what they change in values grows with the square, the part of ReLUs that they turn over
+    // with the size itself.
+    let ratio = narrower.iter().sum::<f64>() / of_weights.iter().sum::<f64>();
+    assert!((3.0..20.0).contains(&ratio), "from 8 to 6 bits: {ratio}");
 }

@@ -1,38 +1,39 @@
-//! `fqtc study bits`: gradient bits for each layer under a budget of average bits, by the noise that they make.
+//! `fqtc study bits`: bits of gradients, weights and activations for each layer under a budget, by the noise that they make.
 //!
 //! At weights of a short training run and at training images, the noise that each layer's quantizer makes alone in the
-//! gradients of the weights is measured at every width; a width means what the model's rules mean by it. The sum of the
-//! layers' noises is then made least, exactly. Measured, not extrapolated: narrow widths clip and have scales of rows, which
-//! wide ones have not. Layers whose bits a narrower rule states keep them and are no part of the budget.
+//! gradients of the weights is measured at every width ([`widths`]). The sum of the noises is then made least, exactly
+//! ([`allocation`]). Layers whose bits a narrower rule states keep them.
 //!
 //! The choice leaves here as rules, in a command or a model file. A policy that measured while it compiles would make what
 //! a model means depend on images and on an earlier run; explicit rules train the same everywhere.
+//!
+//! [`allocation`]: crate::bits::allocation
 
 use std::path::PathBuf;
 
+use super::budget::Budget;
 use super::calibration::{Calibration, EPOCHS};
 use super::cells::command;
 use super::check_folder;
 use super::noise::number;
-use crate::bits::budget::{Candidate, Choice, least_noise};
+use super::widths::{self, Coded, WIDTHS};
+use crate::bits::allocation::{Allocation, Problem, Width};
 use crate::cli::compile;
 use crate::cli::failure::Failure;
 use crate::cli::images::Images;
 use crate::cli::options::{Machine, Model, Settings};
 use crate::cli::source::Source;
 use crate::cli::terminal::{Interrupt, note, say, table};
-use crate::ir::{Module, Role, Scheme, Stage};
-use crate::noise::{self, Point};
-use crate::ops::rules::{self, Anchors, Place};
-use crate::quant;
+use crate::ir::{Module, Role, Stage};
+use crate::noise::Point;
 
-/// Choose gradient bits for each layer under a budget of average bits, and show why.
+/// Choose bits for each layer under a budget, and show why.
 ///
-/// Trains an epoch, and measures at a few images what each layer's gradient quantizer alone does to the gradients of the
-/// weights at 2 to 8 bits: the energy of the noise over that of the exact gradient, the mean of all layers. Of all choices
-/// whose bits are within the budget, on average over the elements of these gradients, it takes the one whose noises have the
-/// least sum. The table shows what a bit less or more in a layer would change: here, and elsewhere, where bits would become
-/// free or would be missing. Layers whose bits a rule for them states keep those.
+/// Trains an epoch, and measures at a few images what each layer's quantizer alone does to the gradients of the weights at 2
+/// to 8 bits: the energy of what changes over that of the exact gradient, the mean of all layers. Of all choices that are
+/// within the budget it takes the one whose noises have the least sum. The table shows what a bit less or more in a layer
+/// would change: here, and elsewhere, where bits would become free or would be missing. Layers whose bits a rule for them
+/// states keep those.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// Model file (.fqt), or the name of a built-in model
@@ -41,12 +42,19 @@ pub(super) struct Args {
     /// Settings to change
     #[arg(value_name = "KEY=VALUE")]
     changes: Vec<String>,
-    /// Bits of a gradient's element on average, 2 to 8
-    #[arg(long, value_name = "BITS", value_parser = average, allow_negative_numbers = true)]
-    budget: f64,
+    /// What there is to spend: bits on average, 2 to 8 (4.5), bit-operations of an image's training step (600Mbops), or bytes
+    /// of an image's codes and the weights' (300KiB)
+    #[arg(long, value_name = "BUDGET", value_parser = Budget::parse, allow_negative_numbers = true)]
+    budget: Budget,
+    /// Whose bits to choose: gradients, weights, activations
+    #[arg(long, value_name = "CODES,...", value_delimiter = ',', default_value = "gradients", value_parser = role)]
+    choose: Vec<Role>,
     /// Use this recipe on top of what the file says
     #[arg(long, value_name = "NAME")]
     recipe: Option<String>,
+    /// Bits of gradients, 2 to 8, if they are not chosen
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    gbits: Option<i64>,
     /// Where all random numbers come from
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     seed: Option<i64>,
@@ -59,7 +67,7 @@ pub(super) struct Args {
     /// Images of the batch at which noise is measured
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..=1024))]
     count: u16,
-    /// Backward passes to take the mean of, for each layer and width
+    /// Backward passes to take the mean of, for each gradient and width
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=1000))]
     passes: u64,
     /// Write the model with the chosen bits into this file
@@ -67,87 +75,112 @@ pub(super) struct Args {
     write: Option<PathBuf>,
 }
 
-/// The widths to choose from.
-const WIDTHS: [u32; 7] = [2, 3, 4, 5, 6, 7, 8];
 /// Those whose noise the table shows.
 const SHOWN: [u32; 4] = [2, 3, 4, 8];
 
-/// A budget as the command line gives it.
-fn average(text: &str) -> Result<f64, String> {
-    let budget = text.parse().ok().filter(|budget| (2.0..=8.0).contains(budget));
-    budget.ok_or_else(|| "a budget is a number from 2 to 8, such as 4.5".to_owned())
-}
-
-/// A layer whose gradient is quantized.
-struct Layer {
-    path: String,
-    /// Elements of its gradient, of one image.
-    elements: u64,
-    /// What the rules mean by each of [`WIDTHS`].
-    schemes: Vec<Scheme>,
-    /// The widths that it may have, with their noise.
-    candidates: Vec<Candidate>,
-}
-
-impl Layer {
-    /// Whether the general width decides its bits, not a rule of its own.
-    fn is_free(&self) -> bool {
-        self.schemes.iter().zip(WIDTHS).all(|(scheme, bits)| quant::bits(&scheme.params) == bits)
-    }
+/// The role of a word.
+fn role(text: &str) -> Result<Role, String> {
+    let known = Role::ALL.into_iter().find(|role| role.word() == text);
+    known.ok_or_else(|| "codes are gradients, weights or activations".to_owned())
 }
 
 /// What the command works on.
 struct Request<'a> {
     args: &'a Args,
     source: &'a Source,
-    /// The uniform width that the choice is a change of: the widest within the budget.
-    base: u32,
 }
 
 impl Request<'_> {
-    /// The model at a width; of the settings, those of the command line.
-    fn model(&self, bits: u32) -> Model {
+    /// The model with so many bits for all that is chosen; of the settings, those of the command line.
+    fn model(&self, base: u32) -> Model {
+        let Args { choose, settings, gbits, .. } = self.args;
+        let bits = |role, given| if choose.contains(&role) { Some(i64::from(base)) } else { given };
         Model {
             path: self.args.model.clone(),
             changes: self.args.changes.clone(),
             recipe: self.args.recipe.clone(),
-            gbits: Some(i64::from(bits)),
+            gbits: bits(Role::Gradients, *gbits),
             seed: self.args.seed,
-            // Epochs are those of the calibration.
-            settings: Settings { epochs: None, ..self.args.settings.clone() },
+            settings: Settings {
+                wbits: bits(Role::Weights, settings.wbits),
+                abits: bits(Role::Activations, settings.abits),
+                // Epochs are those of the calibration.
+                epochs: None,
+                ..settings.clone()
+            },
         }
     }
 
-    /// Its module with a batch of the images at which noise is measured.
+    /// The module of a model with a batch of the images at which noise is measured.
     fn module(&self, model: &Model) -> Result<Module, Failure> {
         let batch = Some(i64::from(self.args.count));
         let settings = Settings { batch, ..model.settings.clone() };
         compile::module(self.source, &Model { settings, ..model.clone() }, Stage::Bits)
     }
 
+    /// What is chosen, in a model with so many bits for all of it.
+    fn coded(&self, base: u32) -> Result<Vec<Coded>, Failure> {
+        let roles = Role::ALL.into_iter().filter(|role| self.args.choose.contains(role));
+        let of = |role| widths::coded(role, &self.model(base), &|model| self.module(model));
+        Ok(roles.map(of).collect::<Result<Vec<_>, Failure>>()?.concat())
+    }
+
     /// Trains the model at the base width.
-    fn calibrate(&self, interrupt: &Interrupt) -> Result<Calibration, Failure> {
+    fn calibrate(&self, base: u32, interrupt: &Interrupt) -> Result<Calibration, Failure> {
         let Args { machine, images, settings, .. } = self.args;
-        let mut model = self.model(self.base);
+        let mut model = self.model(base);
         model.settings.epochs = settings.epochs.or(Some(EPOCHS));
         Calibration::of(self.source, &model, machine, images, None, interrupt)
     }
 
+    /// A point of a module to measure noise at: what nobody chooses is rounded in the exact values too.
+    fn point<'m>(&self, module: &'m Module, calibration: &Calibration, frozen: bool) -> Point<'m> {
+        let (image, labels) = calibration.batch(module, &calibration.data.train);
+        let of = if frozen { Point::of_weights } else { Point::of_step };
+        of(module, &calibration.params, &image, &labels)
+    }
+
     /// The noise that all quantizers of a module make at once.
     fn together(&self, module: &Module, calibration: &Calibration) -> f64 {
-        let (image, labels) = calibration.batch(module, &calibration.data.train);
-        let point = Point::of_weights(module, &calibration.params, &image, &labels);
+        let point = self.point(module, calibration, self.args.choose == [Role::Gradients]);
         point.together(self.args.passes, self.args.machine.threads())
     }
 
-    /// The model with the chosen widths: the base and what differs from it.
-    fn chosen(&self, layers: &[Layer], choice: &Choice) -> Model {
-        let mut model = self.model(self.base);
-        for (layer, chosen) in layers.iter().zip(&choice.layers).filter(|(layer, _)| layer.is_free()) {
-            let [from, to] = [self.base, chosen.bits].map(|bits| &layer.schemes[place(bits)]);
-            model.changes.extend(changes(&layer.path, from, to));
+    /// Measures the noise of every width that something may have.
+    fn measure(
+        &self,
+        base: u32,
+        calibration: &Calibration,
+        coded: &[Coded],
+        interrupt: &Interrupt,
+    ) -> Result<Vec<Vec<Width>>, Failure> {
+        let mut measured: Vec<Vec<Width>> = vec![vec![]; coded.len()];
+        for role in Role::ALL {
+            let of_role = |index: &usize| coded[*index].role == role;
+            let all: Vec<usize> = (0..coded.len()).filter(of_role).collect();
+            for bits in WIDTHS {
+                // Widths that rules state are the same in every module.
+                let here = |index: &usize| coded[*index].is_free() || bits == base;
+                let places: Vec<usize> = all.iter().copied().filter(here).collect();
+                if interrupt.requested() {
+                    return Err(Failure::Interrupted);
+                }
+                if places.is_empty() {
+                    continue;
+                }
+                note(&format!("{} of {bits} bits: the noise of each layer", role.word()));
+                let module = self.module(&widths::model(role, bits, &self.model(base), coded))?;
+                let point = self.point(&module, calibration, role == Role::Gradients);
+                let paths: Vec<&str> = places.iter().map(|&index| coded[index].path.as_str()).collect();
+                // Only gradients are rounded at random.
+                let passes = if role == Role::Gradients { self.args.passes } else { 1 };
+                let noises = point.alone(role, &paths, passes, self.args.machine.threads());
+                for (index, noise) in places.into_iter().zip(noises) {
+                    measured[index].push(Width { bits: coded[index].bits(bits), noise });
+                }
+            }
         }
-        model
+        Ok(measured)
     }
 }
 
@@ -156,35 +189,59 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let interrupt = Interrupt::catch()?;
     let source = Source::read(&args.model)?;
     check_folder(args.write.as_deref())?;
-    let request = Request { args, source: &source, base: args.budget as u32 };
-    let modules = WIDTHS.map(|bits| request.module(&request.model(bits)));
-    let modules = modules.into_iter().collect::<Result<Vec<Module>, Failure>>()?;
-    let mut layers = layers(&modules);
-    let free: u64 = layers.iter().filter(|layer| layer.is_free()).map(|layer| layer.elements).sum();
-    if free == 0 {
-        return Err(Failure::usage("rules of their own state the gradient bits of every layer")
+    let request = Request { args, source: &source };
+    stated_twice(args)?;
+    let widest = request.module(&request.model(8))?;
+    let coded = request.coded(8)?;
+    if !coded.iter().any(Coded::is_free) {
+        return Err(Failure::usage("rules of their own state the bits of every layer")
             .help("leave out the rules that name layers"));
     }
-    let calibration = request.calibrate(&interrupt)?;
-    measure(&request, &modules, &calibration, &mut layers, &interrupt)?;
-    let candidates: Vec<Vec<Candidate>> = layers.iter().map(|layer| layer.candidates.clone()).collect();
-    // What a product misses of a whole number is no bit.
-    let room = (args.budget * free as f64 + 1e-6) as u64;
-    let choice = least_noise(&candidates, room)
-        .ok_or_else(|| Failure::failed("the narrowest widths do not fit into the budget"))?;
-    say(&table(&rows(&layers, &candidates, &choice, room)))?;
-    let model = request.chosen(&layers, &choice);
+    let cost = args.budget.cost(&widest, &coded);
+    let uniform = |bits: u32| cost.of(|index| coded[index].bits(bits));
+    let Some(base) = WIDTHS.into_iter().rev().find(|&bits| uniform(bits) <= cost.room) else {
+        return Err(Failure::usage(format!("2 bits everywhere take {}", args.budget.show(&cost, uniform(2))))
+            .help("raise the budget, or choose the bits of more with --choose"));
+    };
+    // What the rules mean by a width of one may depend on the general width of another.
+    let coded = request.coded(base)?;
+    let cost = args.budget.cost(&request.module(&request.model(base))?, &coded);
+    let calibration = request.calibrate(base, &interrupt)?;
+    let tensors = request.measure(base, &calibration, &coded, &interrupt)?;
+    let problem = Problem { tensors, terms: cost.terms.clone() };
+    let room = cost.room.saturating_sub(cost.fixed);
+    let choice =
+        problem.least_noise(room).ok_or_else(|| Failure::failed("no choice is within the budget"))?;
+    say(&table(&rows(&coded, &problem, &choice, room)))?;
+    let mut model = request.model(base);
+    model.changes.extend(coded.iter().zip(&choice.widths).flat_map(|(c, width)| c.changes(base, width.bits)));
     let module = request.module(&model)?;
-    let uniform = format!("{} bits", request.base);
+    let uniform = request.module(&request.model(base))?;
     say(&format!(
-        "\n{:.3} bits on average. Noise in the gradients of the weights, the mean of all layers: {} as the sum of the above;\n\
-         of all quantizers at once, {} with these bits and {} with {uniform} everywhere.\n",
-        choice.cost as f64 / free as f64,
+        "\n{}. Noise in the gradients of the weights, the mean of all layers: {} as the sum of the above;\n\
+         of all quantizers at once, {} with these bits and {} with {base} bits everywhere.\n",
+        args.budget.show(&cost, cost.fixed + choice.cost),
         number(choice.noise),
         number(request.together(&module, &calibration)),
-        number(request.together(&modules[place(request.base)], &calibration)),
+        number(request.together(&uniform, &calibration)),
     ))?;
     finish(&request, model)
+}
+
+/// Bits cannot be given and chosen.
+fn stated_twice(args: &Args) -> Result<(), Failure> {
+    let given = [
+        (Role::Gradients, "--gbits", args.gbits),
+        (Role::Weights, "--wbits", args.settings.wbits),
+        (Role::Activations, "--abits", args.settings.abits),
+    ];
+    match given.iter().find(|(role, _, bits)| bits.is_some() && args.choose.contains(role)) {
+        Some((role, flag, _)) => {
+            Err(Failure::usage(format!("{flag} states the bits of {}, which are to be chosen", role.word()))
+                .help(format!("leave out {flag}, or name other codes with --choose")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Says how to train what was chosen, and writes it.
@@ -200,105 +257,36 @@ fn finish(request: &Request, mut model: Model) -> Result<(), Failure> {
     say(&command(&model, images, None))
 }
 
-/// The layers of a model that was compiled at all widths, from the first to the last.
-fn layers(modules: &[Module]) -> Vec<Layer> {
-    let Some(module) = modules.first() else { return vec![] };
-    let scheme = |module: &Module, path: &str| {
-        let place = Place { path, contractions: vec![path] };
-        let name = rules::scheme(module, &Anchors::new(module), Role::Gradients, &place)?;
-        module.schemes.get(name).cloned()
-    };
-    let layer = |(path, elements): (&str, u64)| {
-        let schemes = modules.iter().map(|module| scheme(module, path)).collect::<Option<Vec<Scheme>>>()?;
-        Some(Layer { path: path.to_owned(), elements, schemes, candidates: vec![] })
-    };
-    noise::elements(module).into_iter().filter_map(layer).collect()
-}
-
-/// Measures the noise of every width that a layer may have.
-fn measure(
-    request: &Request,
-    modules: &[Module],
-    calibration: &Calibration,
-    layers: &mut [Layer],
-    interrupt: &Interrupt,
-) -> Result<(), Failure> {
-    for (module, bits) in modules.iter().zip(WIDTHS) {
-        if interrupt.requested() {
-            return Err(Failure::Interrupted);
-        }
-        note(&format!("{bits} bits: the noise of each layer"));
-        let (image, labels) = calibration.batch(module, &calibration.data.train);
-        let point = Point::of_weights(module, &calibration.params, &image, &labels);
-        // Widths that rules state are the same in every module.
-        let mut measured: Vec<&mut Layer> =
-            layers.iter_mut().filter(|layer| layer.is_free() || bits == request.base).collect();
-        let paths: Vec<&str> = measured.iter().map(|layer| layer.path.as_str()).collect();
-        let noises = point.alone(&paths, request.args.passes, request.args.machine.threads());
-        for (layer, noise) in measured.iter_mut().zip(noises) {
-            let candidate = if layer.is_free() {
-                Candidate { bits, cost: u64::from(bits) * layer.elements, noise }
-            } else {
-                Candidate { bits: quant::bits(&layer.schemes[place(bits)].params), cost: 0, noise }
-            };
-            layer.candidates.push(candidate);
-        }
-    }
-    Ok(())
-}
-
-/// Where [`WIDTHS`] has a width.
-fn place(bits: u32) -> usize {
-    WIDTHS.iter().position(|&width| width == bits).unwrap_or(0)
-}
-
-/// The settings that make one scheme of a layer's gradient another.
-fn changes(path: &str, from: &Scheme, to: &Scheme) -> Vec<String> {
-    if from.quantizer != to.quantizer {
-        let args: Vec<String> = to.params.iter().map(|(name, attr)| format!("{name}={attr}")).collect();
-        return vec![format!("{path}.gradients={}({})", to.quantizer, args.join(","))];
-    }
-    let differs = |(name, attr): &(&String, &crate::ir::Attr)| from.params.get(*name) != Some(*attr);
-    let change = |(name, attr)| format!("{path}.gradients.{name}={attr}");
-    to.params.iter().filter(differs).map(change).collect()
-}
-
-/// The table: from the first layer to the last.
-fn rows(layers: &[Layer], candidates: &[Vec<Candidate>], choice: &Choice, room: u64) -> Vec<Vec<String>> {
+/// The table: from the first layer to the last, for each kind of codes.
+fn rows(coded: &[Coded], problem: &Problem, choice: &Allocation, room: u64) -> Vec<Vec<String>> {
     let widths = SHOWN.map(|bits| format!("{bits} bits"));
-    let head = ["layer", "elements"].into_iter().map(str::to_owned).chain(widths);
+    let head = ["layer", "codes", "elements"].into_iter().map(str::to_owned).chain(widths);
     let head = head.chain(["chosen", "noise", "a bit less", "a bit more"].map(str::to_owned));
-    let row = |(index, layer): (usize, &Layer)| {
-        let chosen = choice.layers[index];
-        let at = |bits: u32| layer.candidates.iter().find(|candidate| candidate.bits == bits).copied();
-        let noise = |bits| at(bits).map_or(String::new(), |candidate| number(candidate.noise));
-        let mut row = vec![layer.path.clone(), layer.elements.to_string()];
+    let row = |(index, layer): (usize, &Coded)| {
+        let chosen = choice.widths[index];
+        let at = |bits: u32| problem.tensors[index].iter().find(|width| width.bits == bits).copied();
+        let noise = |bits| at(bits).map_or(String::new(), |width| number(width.noise));
+        let mut row = vec![layer.path.clone(), layer.role.word().to_owned(), layer.elements.to_string()];
         row.extend(SHOWN.map(noise));
         row.extend([chosen.bits.to_string(), number(chosen.noise)]);
         if layer.is_free() {
             row.extend([chosen.bits - 1, chosen.bits + 1].map(|bits| {
-                at(bits).map_or(String::new(), |other| instead(candidates, choice, index, other, room))
+                at(bits).map_or(String::new(), |other| instead(problem, choice, index, other, room))
             }));
         } else {
             row.push("stated by a rule".to_owned());
         }
         row
     };
-    [head.collect()].into_iter().chain(layers.iter().enumerate().map(row)).collect()
+    [head.collect()].into_iter().chain(coded.iter().enumerate().map(row)).collect()
 }
 
 /// What another width of one layer would change, with the best of the others that the budget then allows.
-fn instead(
-    candidates: &[Vec<Candidate>],
-    choice: &Choice,
-    layer: usize,
-    other: Candidate,
-    room: u64,
-) -> String {
-    let mut forced = candidates.to_vec();
-    forced[layer] = vec![other];
-    let Some(best) = least_noise(&forced, room) else { return "does not fit".to_owned() };
-    let here = other.noise - choice.layers[layer].noise;
+fn instead(problem: &Problem, choice: &Allocation, layer: usize, other: Width, room: u64) -> String {
+    let mut forced = problem.clone();
+    forced.tensors[layer] = vec![other];
+    let Some(best) = forced.least_noise(room) else { return "does not fit".to_owned() };
+    let here = other.noise - choice.widths[layer].noise;
     let elsewhere = best.noise - choice.noise - here;
     // The others stay as they are, but sums are rounded.
     let elsewhere = if elsewhere.abs() < 1e-12 * choice.noise { 0.0 } else { elsewhere };
@@ -308,33 +296,4 @@ fn instead(
 fn signed(x: f64) -> String {
     let sign = if x < 0.0 { "-" } else { "+" };
     if x == 0.0 { "0".to_owned() } else { sign.to_owned() + &number(x.abs()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ir::Attr;
-
-    #[test]
-    fn budgets_are_numbers_from_2_to_8() {
-        assert_eq!(average("4.5"), Ok(4.5));
-        assert_eq!((average("2"), average("8")), (Ok(2.0), Ok(8.0)));
-        for text in ["1.99", "8.1", "-4", "four", "", "nan", "inf", "4,5"] {
-            assert!(average(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn changes_are_what_differs() {
-        let scheme = |quantizer: &str, bits: i64, per: &str| Scheme {
-            quantizer: quantizer.to_owned(),
-            params: [("bits".to_owned(), Attr::Int(bits)), ("per".to_owned(), Attr::Word(per.to_owned()))]
-                .into(),
-        };
-        let [a, b] = [scheme("stochastic", 4, "row"), scheme("stochastic", 6, "tensor")];
-        assert_eq!(changes("x.conv1", &a, &b), ["x.conv1.gradients.bits=6", "x.conv1.gradients.per=tensor"]);
-        assert!(changes("x.conv1", &a, &a).is_empty());
-        let other = scheme("nearest", 6, "tensor");
-        assert_eq!(changes("y", &a, &other), ["y.gradients=nearest(bits=6,per=tensor)"]);
-    }
 }

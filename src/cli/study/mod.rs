@@ -5,6 +5,7 @@
 //! is made from their files. It shows the last epoch, not the best.
 
 mod bits;
+mod budget;
 mod calibration;
 mod cells;
 mod markdown;
@@ -15,6 +16,7 @@ mod record;
 mod report;
 mod statistics;
 mod summary;
+mod widths;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -58,7 +60,7 @@ pub(super) struct Args {
 enum Other {
     /// Show how the noise of quantized gradients grows from layer to layer
     Noise(noise::Args),
-    /// Choose gradient bits for each layer under a budget
+    /// Choose bits of gradients, weights and activations for each layer under a budget
     Bits(bits::Args),
 }
 

@@ -1,4 +1,4 @@
-# Gradient bits under a budget: what is chosen, how to train it, and what cannot be. Measured numbers are masked: they hang on
+# Bits under a budget: what is chosen, how to train it, and what cannot be. Measured numbers are masked: they hang on
 # the platform's mathematical library in their last digits.
 cat > tiny.fqt <<'END'
 model tiny {
@@ -24,10 +24,19 @@ fqtc train chosen.fqt --quiet --epochs 1 --name chosen
 "$FQTC" study bits tiny.fqt --count 16 --passes 8 --budget 4.5 2>/dev/null | tail -1 | sed "s|^fqtc|'$FQTC'|; s/$/ --epochs 1 --quiet --name same/" | sh
 cmp runs/chosen/model.fqt runs/same/model.fqt && echo "the same"
 
+# Weights and activations too, with other budgets.
+bits --budget 4 --choose gradients,weights,activations | grep -v '^fqtc'
+bits --budget 2Mbops --choose weights,gradients --abits 6 | tail -4
+bits --budget 2.4KiB --choose activations --gbits 3 --wbits 4 | tail -4
+
 # Requests that make no sense.
 fqtc study bits tiny.fqt
-for budget in 1.9 8.5 -4 four nan ''; do fqtc study bits tiny.fqt --budget "$budget"; done
+for budget in 1.9 8.5 -4 four nan 4KB -1KiB ''; do fqtc study bits tiny.fqt --budget "$budget"; done
 fqtc study bits nowhere.fqt --budget 4
+fqtc study bits tiny.fqt --budget 0.1Mbops
+fqtc study bits tiny.fqt --budget 0.001KiB --choose weights
+fqtc study bits tiny.fqt --budget 4 --choose weight
+fqtc study bits tiny.fqt --budget 4 --choose weights,activations --abits 8
 fqtc study bits tiny.fqt --budget 4 '*.gradients.bits=4'
 fqtc study bits tiny.fqt --budget 4 gradients.pre=row
 fqtc study bits tiny.fqt --budget 4 --data nowhere
