@@ -21,8 +21,8 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use crate::ir::{Module, Node, Value};
-use crate::oracle::{self, Rounding, Surrogate, Values};
 use crate::ops::{self, Part};
+use crate::oracle::{self, Rounding, Surrogate, Values};
 use crate::quant::{self, Quantization};
 use crate::tensor::Tensor;
 use crate::types::word;

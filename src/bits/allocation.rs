@@ -157,7 +157,8 @@ mod tests {
 
     fn instance(state: &mut u64) -> Problem {
         let count = 1 + next(state, 6) as usize;
-        let width = |state: &mut u64, bits: u32| Width { bits, noise: next(state, 1000) as f64 / f64::from(bits) };
+        let width =
+            |state: &mut u64, bits: u32| Width { bits, noise: next(state, 1000) as f64 / f64::from(bits) };
         let tensors = (0..count)
             .map(|_| (2..3 + next(state, 3) as u32).map(|bits| width(state, bits)).collect())
             .collect();
@@ -196,7 +197,10 @@ mod tests {
                 (None, None) => none += 1,
                 (Some(found), Some(best)) => {
                     some += 1;
-                    assert!((found.noise - best).abs() < 1e-9, "{number}: {problem:?}: {found:?}, best {best}");
+                    assert!(
+                        (found.noise - best).abs() < 1e-9,
+                        "{number}: {problem:?}: {found:?}, best {best}"
+                    );
                     assert!(found.cost <= budget, "{number}");
                     assert_eq!(problem.cost(|tensor| found.widths[tensor].bits), found.cost, "{number}");
                     let noise: f64 = found.widths.iter().map(|width| width.noise).sum();

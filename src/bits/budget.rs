@@ -241,12 +241,14 @@ mod tests {
         let item = |_| {
             let size = sizes[(next(&mut state) % 6) as usize] * 1_000_003;
             let noise = (1 + next(&mut state) % 1000) as f64;
-            (2..=8).map(|bits| Candidate { cost: size * bits, noise: noise / f64::from(1 << (2 * bits)) }).collect()
+            (2..=8)
+                .map(|bits| Candidate { cost: size * bits, noise: noise / f64::from(1 << (2 * bits)) })
+                .collect()
         };
         let items: Vec<Vec<Candidate>> = (0..200).map(item).collect();
         let at = |bits: usize| items.iter().map(|item| item[bits - 2].cost).sum::<u64>();
         let uniform: f64 = items.iter().map(|item| item[2].noise).sum();
-        let choice = least_noise(&items, at(4)).unwrap();
+        let choice = least_noise(&items, at(4)).expect("a choice");
         assert!(choice.cost <= at(4) && choice.noise < uniform, "{} {uniform}", choice.noise);
     }
 }

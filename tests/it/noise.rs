@@ -4,8 +4,8 @@ use fqt_runtime::session::Mode;
 use fqtc::driver;
 use fqtc::ir::Module;
 use fqtc::noise::{Codes, Crossing, Point, codes};
-use fqtc::types::Role;
 use fqtc::tensor::Tensor;
+use fqtc::types::Role;
 
 use crate::support::runs;
 

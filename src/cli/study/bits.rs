@@ -200,8 +200,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let cost = args.budget.cost(&widest, &coded);
     let uniform = |bits: u32| cost.of(|index| coded[index].bits(bits));
     let Some(base) = WIDTHS.into_iter().rev().find(|&bits| uniform(bits) <= cost.room) else {
-        return Err(Failure::usage(format!("2 bits everywhere take {}", args.budget.show(&cost, uniform(2))))
-            .help("raise the budget, or choose the bits of more with --choose"));
+        return Err(Failure::usage(format!(
+            "2 bits everywhere take {}",
+            args.budget.show(&cost, uniform(2))
+        ))
+        .help("raise the budget, or choose the bits of more with --choose"));
     };
     // What the rules mean by a width of one may depend on the general width of another.
     let coded = request.coded(base)?;

@@ -95,7 +95,8 @@ impl Budget {
         match self {
             Budget::Average(bits) => {
                 let free = coded.iter().enumerate().filter(|(_, coded)| coded.is_free());
-                cost.terms.extend(free.map(|(index, coded)| Term { count: coded.elements, tensors: vec![index] }));
+                cost.terms
+                    .extend(free.map(|(index, coded)| Term { count: coded.elements, tensors: vec![index] }));
                 // What a product misses of a whole number is no bit.
                 cost.room = (bits * elements as f64 + 1e-6) as u64;
             }
@@ -103,7 +104,9 @@ impl Budget {
                 cost.room = bytes.saturating_mul(8);
                 for codes in Role::ALL.into_iter().flat_map(|role| noise::codes(module, role)) {
                     match place(coded, &codes) {
-                        Some(tensor) => cost.terms.push(Term { count: codes.elements, tensors: vec![tensor] }),
+                        Some(tensor) => {
+                            cost.terms.push(Term { count: codes.elements, tensors: vec![tensor] })
+                        }
                         None => cost.fixed += codes.elements * bits(module, codes.quantizers[0]),
                     }
                 }
@@ -146,7 +149,10 @@ mod tests {
         assert_eq!(Budget::parse("1.5Gbops"), Ok(Budget::BitOps(1_500_000_000)));
         assert_eq!(Budget::parse("3KiB"), Ok(Budget::Bytes(3072)));
         assert_eq!(Budget::parse("0.5MiB"), Ok(Budget::Bytes(524_288)));
-        let wrong = ["1.99", "8.1", "-4", "four", "", "nan", "inf", "4,5", "0KiB", "-1Mbops", "nanKiB", "infMbops", "KiB", "4KB"];
+        let wrong = [
+            "1.99", "8.1", "-4", "four", "", "nan", "inf", "4,5", "0KiB", "-1Mbops", "nanKiB", "infMbops",
+            "KiB", "4KB",
+        ];
         for text in wrong {
             assert!(Budget::parse(text).is_err(), "{text}");
         }
