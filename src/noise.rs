@@ -21,7 +21,6 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use crate::ir::{Module, Node, Value};
-use crate::ops::{self, Part};
 use crate::oracle::{self, Rounding, Surrogate, Values};
 use crate::quant::{self, Quantization};
 use crate::tensor::Tensor;
@@ -275,7 +274,7 @@ fn distance(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 fn is_quantizer(node: &Node) -> bool {
-    ops::of(node).part() == Part::Quantizer
+    node.op == "quantize"
 }
 
 fn is_gradient_quantizer(node: &Node) -> bool {
