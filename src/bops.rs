@@ -56,7 +56,7 @@ pub fn bops(module: &Module) -> Bops {
     let mut bops = Bops::default();
     for Meeting { products, operands, backward } in meetings(module) {
         let [a, b] = operands.map(|operand| match operand {
-            Operand::Codes(index) => scheme_bits(module, &module.nodes[index]),
+            Operand::Codes(index) => code_bits(module, index),
             Operand::Fixed(bits) => bits,
         });
         let sum = if backward { &mut bops.backward } else { &mut bops.forward };
@@ -108,8 +108,9 @@ fn operand(module: &Module, value: Value) -> Operand {
     }
 }
 
-fn scheme_bits(module: &Module, quantizer: &Node) -> u64 {
-    let scheme = module.schemes.get(word(&quantizer.attrs, "scheme"));
+/// Bits of the codes of a quantizer, by the number of its node.
+pub fn code_bits(module: &Module, quantizer: usize) -> u64 {
+    let scheme = module.schemes.get(word(&module.nodes[quantizer].attrs, "scheme"));
     scheme.map_or(REAL, |scheme| u64::from(quant::bits(&scheme.params)))
 }
 

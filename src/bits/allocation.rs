@@ -68,10 +68,11 @@ impl Part {
 }
 
 impl Problem {
-    /// The cost if each tensor has so many bits.
+    /// The cost if each tensor has so many bits; what is too large to count is the largest number.
     pub fn cost(&self, bits: impl Fn(usize) -> u32) -> u64 {
-        let cost = |term: &Term| term.tensors.iter().fold(term.count, |cost, &t| cost * u64::from(bits(t)));
-        self.terms.iter().map(cost).sum()
+        let times = |cost: u64, &tensor: &usize| cost.saturating_mul(u64::from(bits(tensor)));
+        let cost = |term: &Term| term.tensors.iter().fold(term.count, times);
+        self.terms.iter().map(cost).fold(0, u64::saturating_add)
     }
 
     /// The choice of least noise whose cost is at most `budget`; `None` if there is none.

@@ -5,11 +5,9 @@
 
 use super::widths::Coded;
 use crate::bits::allocation::{Problem, Term};
-use crate::bops::{self, Operand};
+use crate::bops::{self, Operand, code_bits};
 use crate::ir::{Module, Role};
 use crate::noise::{self, Codes};
-use crate::quant;
-use crate::types::word;
 
 /// A budget.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,7 +35,7 @@ pub(super) struct Cost {
 impl Cost {
     /// The cost if each tensor has so many bits.
     pub(super) fn of(&self, bits: impl Fn(usize) -> u32) -> u64 {
-        self.fixed + Problem { tensors: vec![], terms: self.terms.clone() }.cost(bits)
+        self.fixed.saturating_add(Problem { tensors: vec![], terms: self.terms.clone() }.cost(bits))
     }
 
     /// Adds the bit-operations of a module.
@@ -50,15 +48,15 @@ impl Cost {
             let (mut count, mut chosen) = (meeting.products, vec![]);
             for operand in meeting.operands {
                 match operand {
-                    Operand::Fixed(bits) => count *= bits,
+                    Operand::Fixed(bits) => count = count.saturating_mul(bits),
                     Operand::Codes(index) => match tensors[index] {
                         Some(tensor) => chosen.push(tensor),
-                        None => count *= bits(module, index),
+                        None => count = count.saturating_mul(code_bits(module, index)),
                     },
                 }
             }
             if chosen.is_empty() {
-                self.fixed += count;
+                self.fixed = self.fixed.saturating_add(count);
             } else {
                 self.terms.push(Term { count, tensors: chosen });
             }
@@ -107,7 +105,7 @@ impl Budget {
                         Some(tensor) => {
                             cost.terms.push(Term { count: codes.elements, tensors: vec![tensor] })
                         }
-                        None => cost.fixed += codes.elements * bits(module, codes.quantizers[0]),
+                        None => cost.fixed += codes.elements * code_bits(module, codes.quantizers[0]),
                     }
                 }
             }
@@ -128,12 +126,6 @@ impl Budget {
             Budget::Bytes(_) => format!("{:.1} KiB for an image and the weights", of / 8192.0),
         }
     }
-}
-
-/// Bits of the codes of a quantizer.
-fn bits(module: &Module, quantizer: usize) -> u64 {
-    let scheme = module.schemes.get(word(&module.nodes[quantizer].attrs, "scheme"));
-    scheme.map_or(32, |scheme| u64::from(quant::bits(&scheme.params)))
 }
 
 #[cfg(test)]
