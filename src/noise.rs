@@ -10,11 +10,14 @@
 //! - *by gains*: the noise of each quantizer alone is followed to all layers before it, which gives the gain of noise from
 //!   there to here; the noises of all add.
 //!
-//! What noise does to the gradients of the weights is measured in `weights`, there also that of weights and activations.
+//! What noise does to the gradients of the weights is measured in `weights`, there also that of weights and activations;
+//! what else tells why a layer suffers, in `layers`.
 //! Everything is computed in f64 by the oracle's meaning of the nodes.
 
+mod layers;
 mod weights;
 
+pub use layers::Layer;
 pub use weights::{Codes, codes};
 
 use std::collections::BTreeSet;

@@ -76,7 +76,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 /// A run that can begin: compiled, with its data and its folder.
 pub(super) struct Run {
     pub(super) session: Session,
-    data: Dataset,
+    pub(super) data: Dataset,
     folder: PathBuf,
     /// Passes over the training images.
     pub(super) epochs: u32,

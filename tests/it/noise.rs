@@ -129,3 +129,26 @@ fn weights_and_activations_make_noise_too() {
     let ratio = narrower.iter().sum::<f64>() / of_weights.iter().sum::<f64>();
     assert!((3.0..20.0).contains(&ratio), "from 8 to 6 bits: {ratio}");
 }
+
+#[test]
+fn layers_say_how_gradients_and_weights_look() {
+    let of = |words: &str| {
+        let Start { module, params, image, labels, .. } = start("resnet8.fqt", &format!("--batch 4 {words}"));
+        Point::of_weights(&module, &params, &image, &labels).layers(4, 2)
+    };
+    let (wide, narrow) = (of("--gbits 8"), of("--gbits 2"));
+    assert_eq!((wide[0].path.as_str(), wide[wide.len() - 1].path.as_str()), ("linear1", "conv1"));
+    // The last layer keeps its bits, and has no batch norm behind it.
+    assert_eq!((wide[0].gain, wide[0].spread), (None, None));
+    for (wide, narrow) in wide.iter().zip(&narrow).skip(1) {
+        assert_eq!(wide.path, narrow.path);
+        // What is exact does not hang on the bits; these are random weights at their start, and scales are 1.
+        assert_eq!((wide.crest, wide.gain, wide.spread), (narrow.crest, narrow.gain, narrow.spread));
+        assert!((wide.drift.unwrap() - 1.0).abs() < 0.15, "{wide:?}");
+        assert!(wide.crest.unwrap() > 1.0 && wide.gain.unwrap() > 0.0, "{wide:?}");
+        assert!(wide.spread.unwrap() > 0.0 && wide.spread.unwrap() < 2.0, "{wide:?}");
+        assert!(wide.noise.unwrap() < narrow.noise.unwrap(), "{wide:?} {narrow:?}");
+        let (exact, quantized) = (wide.cosine.unwrap(), narrow.cosine.unwrap());
+        assert!(exact > 0.99 && exact <= 1.0 + 1e-9 && quantized < exact, "{wide:?} {narrow:?}");
+    }
+}

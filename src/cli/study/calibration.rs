@@ -70,18 +70,23 @@ impl Calibration {
 
     /// The first of some images as a batch of a module, and their labels.
     pub(super) fn batch(&self, module: &Module, images: &Part) -> (Tensor, Tensor) {
-        let shape = module.ty(module.image).shape.clone();
-        let [n, h, w, c] = [0, 1, 2, 3].map(|axis| shape[axis] as usize);
-        let mean = self.data.mean_pixel();
-        let mut pixels = Vec::with_capacity(n * h * w * c);
-        // Fewer than asked for are taken again.
-        let chosen = || (0..n).map(|i| i % images.len());
-        for image in chosen().map(|i| images.image(i)) {
-            for at in 0..h * w {
-                pixels.extend((0..c).map(|k| (f64::from(image[k * h * w + at]) - f64::from(mean[k])) / 64.0));
-            }
-        }
-        let labels = chosen().map(|i| f64::from(images.labels[i])).collect();
-        (Tensor::new(shape, pixels), Tensor::new(vec![n as u64], labels))
+        batch(&self.data, module, images)
     }
+}
+
+/// The first of some images of a data set as a batch of a module, and their labels.
+pub(super) fn batch(data: &Dataset, module: &Module, images: &Part) -> (Tensor, Tensor) {
+    let shape = module.ty(module.image).shape.clone();
+    let [n, h, w, c] = [0, 1, 2, 3].map(|axis| shape[axis] as usize);
+    let mean = data.mean_pixel();
+    let mut pixels = Vec::with_capacity(n * h * w * c);
+    // Fewer than asked for are taken again.
+    let chosen = || (0..n).map(|i| i % images.len());
+    for image in chosen().map(|i| images.image(i)) {
+        for at in 0..h * w {
+            pixels.extend((0..c).map(|k| (f64::from(image[k * h * w + at]) - f64::from(mean[k])) / 64.0));
+        }
+    }
+    let labels = chosen().map(|i| f64::from(images.labels[i])).collect();
+    (Tensor::new(shape, pixels), Tensor::new(vec![n as u64], labels))
 }

@@ -28,14 +28,15 @@ use fqt_runtime::train::LAST;
 use super::display::Display;
 use super::failure::Failure;
 use super::images::Images;
-use super::options::{Machine, Settings};
+use super::options::{Machine, Model, Settings};
 use super::run_folder::{self, Existing};
 use super::terminal::{Interrupt, note, say};
 use super::train::Run;
 use super::{compile, source::Source};
 use crate::bops::{Bops, bops};
-use crate::driver::Compiled;
-use crate::ir::Stage;
+use crate::driver::{self, Compiled};
+use crate::ir::{Param, Stage};
+use crate::noise::{Layer, Point};
 use crate::passes;
 use cells::Cell;
 use record::{Record, Recorder, State};
@@ -265,6 +266,19 @@ fn standing(
         .help("train it again with --force, or choose another --name for this study"))
 }
 
+/// The layers of a trained network at a few training images.
+fn layers(source: &Source, model: &Model, params: &[Param], run: &Run) -> Result<Vec<Layer>, Failure> {
+    let settings = Settings { batch: Some(IMAGES), ..model.settings.clone() };
+    let module = compile::module(source, &Model { settings, ..model.clone() }, Stage::Bits)?;
+    let params = driver::parameters(params, run.session.artifact(), run.session.arena());
+    let (image, labels) = calibration::batch(&run.data, &module, &run.data.train);
+    Ok(Point::of_weights(&module, &params, &image, &labels).layers(PASSES, run.session.threads()))
+}
+
+/// Images at which layers are looked at, and passes of which their figures are means.
+const IMAGES: i64 = 8;
+const PASSES: u64 = 2;
+
 /// Brings a cell to its end; `None` if stopped before.
 fn train(
     args: &Sweep,
@@ -278,7 +292,8 @@ fn train(
         Standing::Begun(record) => Some(record),
         Standing::New => None,
     };
-    let (ready, fingerprint) = compile::ready_and(source, &cell.model, &args.machine, Compiled::fingerprint)?;
+    let look = |compiled: &Compiled| (compiled.fingerprint(), compiled.module.params.clone());
+    let (ready, (fingerprint, params)) = compile::ready_and(source, &cell.model, &args.machine, look)?;
     let existing = if begun.is_some() { Existing::Resume } else { Existing::Force };
     let mut before = begun.unwrap_or_else(|| Record::new(&args.images, fingerprint));
     debug_assert_eq!(ready.merged, merged);
@@ -298,6 +313,7 @@ fn train(
         Ok(outcome) if outcome.finished => {
             record.state = State::Finished;
             record.weights = Some(run.session.weights_hash());
+            record.layers = layers(source, &cell.model, &params, &run)?;
         }
         Ok(_) => {
             record.write(&folder)?;

@@ -14,7 +14,7 @@ use crate::cli::source::Source;
 use crate::cli::terminal::{Interrupt, note, say, table};
 use crate::cli::{compile, run_folder};
 use crate::ir::{Module, Stage};
-use crate::noise::{Crossing, Point};
+use crate::noise::{Crossing, Layer, Point};
 
 /// Show how the noise of quantized gradients grows from the last layer to the first, and what is predicted for it.
 ///
@@ -23,6 +23,11 @@ use crate::noise::{Crossing, Point};
 /// one layer to the next. Two predictions from the measured c stand beside it: by gains follows the noise of each quantizer
 /// alone through the network and adds them up; as signal takes noise to be amplified as the gradient itself is, which makes
 /// 1 + noise the product of all 1 + c in a chain.
+///
+/// --layers shows for each layer also the crest factor of its gradient (largest magnitude over root mean square), the gain
+/// |γ|/σ of the batch norm behind it and how far that spreads over channels (standard deviation over mean), the cosine
+/// between the gradient of its weights with all quantizers and the exact one, and the norm of its weights over that of
+/// their start.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// Model file (.fqt), the name of a built-in model, or the folder of a run, whose last weights are taken
@@ -61,7 +66,7 @@ pub(super) struct Args {
     /// Draw inflation by layer into this file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Show every layer
+    /// Show every layer: its noise, and what tells why
     #[arg(long)]
     layers: bool,
 }
@@ -72,6 +77,8 @@ pub(super) struct Measured {
     pub(super) recipe: Option<String>,
     pub(super) gbits: i64,
     pub(super) crossings: Vec<Crossing>,
+    /// If they were asked for.
+    pub(super) layers: Vec<Layer>,
 }
 
 impl Measured {
@@ -128,7 +135,13 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             let (image, labels) = calibration.batch(module, &calibration.data.test);
             let point = Point::new(module, &calibration.params, &image, &labels);
             let crossings = point.measure(args.passes, args.machine.threads());
-            all.push(Measured { recipe: recipe.clone(), gbits, crossings });
+            let layers = if args.layers {
+                let point = Point::of_weights(module, &calibration.params, &image, &labels);
+                point.layers(args.passes, args.machine.threads())
+            } else {
+                vec![]
+            };
+            all.push(Measured { recipe: recipe.clone(), gbits, crossings, layers });
         }
     }
     if args.layers {
@@ -144,15 +157,24 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 
 /// From the last layer to the first.
 fn by_layer(measured: &Measured) -> Vec<Vec<String>> {
-    let mut rows = vec![["layer", "c", "noise", "by gains", "as signal"].map(str::to_owned).to_vec()];
+    let head = ["layer", "c", "noise", "by gains", "as signal"].into_iter().chain(FIGURES);
+    let mut rows = vec![head.map(str::to_owned).collect::<Vec<String>>()];
     rows.extend(measured.crossings.iter().map(|crossing| {
-        let Crossing { layer, own, measured, as_signal, by_gains } = crossing;
-        [own, measured, by_gains, as_signal].into_iter().fold(vec![layer.clone()], |mut row, x| {
-            row.push(number(*x));
-            row
-        })
+        let Crossing { layer, own, measured: noise, as_signal, by_gains } = crossing;
+        let found = measured.layers.iter().find(|other| other.path == *layer);
+        let numbers = [own, noise, by_gains, as_signal].map(|x| number(*x));
+        [layer.clone()].into_iter().chain(numbers).chain(figures(found)).collect()
     }));
     rows
+}
+
+/// What is shown of a layer beside its noise.
+pub(super) const FIGURES: [&str; 5] = ["crest", "gain", "spread", "cosine", "drift"];
+
+/// The [`FIGURES`] of a layer.
+pub(super) fn figures(layer: Option<&Layer>) -> [String; 5] {
+    let Layer { crest, gain, spread, cosine, drift, .. } = layer.cloned().unwrap_or_default();
+    [crest, gain, spread, cosine, drift].map(|figure| figure.map_or(String::new(), number))
 }
 
 /// A line for each recipe and width: noise at the first layer, and its growth per layer, the root of 1 + noise. Recipes
@@ -172,7 +194,7 @@ fn totals(all: &[Measured]) -> Vec<Vec<String>> {
     ];
     let recipe_head = several.then(|| "recipe".to_owned());
     let mut rows = vec![recipe_head.into_iter().chain(head.map(str::to_owned)).collect()];
-    for measured @ Measured { recipe, gbits, crossings } in all {
+    for measured @ Measured { recipe, gbits, crossings, .. } in all {
         let Some(first) = crossings.last() else { continue };
         let n = crossings.len();
         let own = crossings.iter().map(|crossing| crossing.own).sum::<f64>() / n as f64;
@@ -221,6 +243,7 @@ mod tests {
             recipe: recipe.map(str::to_owned),
             gbits,
             crossings: vec![crossing(0.25, 0.0), crossing(0.75, 0.5)],
+            layers: vec![],
         };
         let first_columns = |all: &[Measured]| -> Vec<String> {
             totals(all).iter().map(|row| row[..row.len() - 6].join("|")).collect()

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use fqt_runtime::program::MetricKind;
 
+use super::noise::{FIGURES, figures, number};
 use super::record::duration;
 use super::report::{means, state};
 use super::summary::{Row, Study, Trained};
 use crate::cli::display::{clock, loss, percent};
+use crate::noise::Layer;
 
 const STYLE: &str = "\
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
@@ -34,7 +36,11 @@ pub(super) fn html(study: &Study, charts: &str) -> String {
         "\n<h2>Bit-operations</h2>\n".to_owned(),
         table(&bit_operations(study)),
         "<h2>Layers</h2>\n<p>Of the last epoch, over the first image of every batch: the share of codes that are cut off \
-         to the end of their range, the share of gradient codes that are zero, and the binary exponents that scales had.</p>\n"
+         to the end of their range, the share of gradient codes that are zero, and the binary exponents that scales had. At the end \
+         of training, at a few training images: the noise of gradient quantizers over the energy of what they read, the largest \
+         gradient over the root mean square (crest), the mean gain |γ|/σ of the batch norm behind the layer and its spread over \
+         the channels, the cosine between the gradient of the weights with quantizers and the exact one, and the norm of the \
+         weights over that of their start (drift).</p>\n"
             .to_owned(),
         study.rows().iter().map(|row| layers(study, row)).collect(),
         "<h2>Runs</h2>\n".to_owned(),
@@ -106,14 +112,36 @@ fn layers(study: &Study, row: &Row) -> String {
     let share = |(count, of): (u64, u64)| {
         if of == 0 { String::new() } else { format!("{:.2} %", percent(count, of)) }
     };
-    let mut rows = vec![["layer", "cut off", "zero gradients", "scale, 2^"].map(str::to_owned).to_vec()];
+    let head = ["layer", "cut off", "zero gradients", "scale, 2^", "noise"].into_iter().chain(FIGURES);
+    let mut rows = vec![head.map(str::to_owned).collect::<Vec<String>>()];
     for layer in order {
         let Counts { saturated, zero, scale } = &counts[layer];
         let scale = scale.map_or(String::new(), |(low, high)| format!("{low} to {high}"));
-        rows.push(vec![layer.to_owned(), share(*saturated), share(*zero), scale]);
+        let counted = [layer.to_owned(), share(*saturated), share(*zero), scale];
+        let mean = mean_layer(row.cells.iter().flat_map(|cell| &cell.record.layers), layer);
+        let noise = mean.noise.map_or(String::new(), number);
+        rows.push(counted.into_iter().chain([noise]).chain(figures(Some(&mean))).collect());
     }
     let label = escaped(&row.label(study.varied()));
     format!("<details><summary>{label}</summary>\n{}</details>\n", table(&rows))
+}
+
+/// The mean of what runs say of one layer.
+fn mean_layer<'a>(layers: impl Iterator<Item = &'a Layer>, path: &str) -> Layer {
+    let said: Vec<&Layer> = layers.filter(|layer| layer.path == path).collect();
+    let mean = |figure: fn(&Layer) -> Option<f64>| {
+        let figures: Vec<f64> = said.iter().filter_map(|layer| figure(layer)).collect();
+        (!figures.is_empty()).then(|| figures.iter().sum::<f64>() / figures.len() as f64)
+    };
+    Layer {
+        path: path.to_owned(),
+        noise: mean(|layer| layer.noise),
+        crest: mean(|layer| layer.crest),
+        gain: mean(|layer| layer.gain),
+        spread: mean(|layer| layer.spread),
+        cosine: mean(|layer| layer.cosine),
+        drift: mean(|layer| layer.drift),
+    }
 }
 
 fn runs(study: &Study) -> Vec<Vec<String>> {
@@ -146,6 +174,16 @@ fn commands(study: &Study) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn figures_of_a_layer_are_means_over_the_runs_that_have_them() {
+        let layer =
+            |path: &str, noise, gain| Layer { path: path.to_owned(), noise, gain, ..Layer::default() };
+        let all =
+            [layer("a", Some(0.5), None), layer("b", Some(9.0), None), layer("a", Some(0.25), Some(2.0))];
+        assert_eq!(mean_layer(all.iter(), "a"), layer("a", Some(0.375), Some(2.0)));
+        assert_eq!(mean_layer(all.iter(), "c"), layer("c", None, None));
+    }
 
     #[test]
     fn text_of_users_is_no_markup() {

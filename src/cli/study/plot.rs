@@ -295,6 +295,7 @@ mod tests {
             recipe: Some(recipe.to_owned()),
             gbits,
             crossings: (0..5).map(crossing).collect(),
+            layers: vec![],
         };
         let all = [measured("a", 8), measured("a", 4), measured("b", 8), measured("b", 4)];
         let svg = noise(&all).expect("a drawing");

@@ -14,6 +14,7 @@ use crate::cli::display::Display;
 use crate::cli::failure::Failure;
 use crate::cli::images::Images;
 use crate::cli::run_folder::CELL;
+use crate::noise::Layer;
 
 /// How far a cell came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +52,9 @@ pub(super) struct Record {
     pub(super) threads: Option<usize>,
     /// Hash of the weights at the end.
     pub(super) weights: Option<String>,
+    /// Its layers at the end, from the last to the first.
+    #[serde(default)]
+    pub(super) layers: Vec<Layer>,
 }
 
 impl Record {
@@ -67,6 +71,7 @@ impl Record {
             images: 0,
             threads: None,
             weights: None,
+            layers: vec![],
         }
     }
 
