@@ -133,7 +133,7 @@ impl Request<'_> {
         Calibration::of(self.source, &model, machine, images, None, interrupt)
     }
 
-    /// A point of a module to measure noise at: what nobody chooses is rounded in the exact values too.
+    /// A point of a module to measure noise at, with the forward pass as it is rounded, or with no quantizer in the exact values.
     fn point<'m>(&self, module: &'m Module, calibration: &Calibration, frozen: bool) -> Point<'m> {
         let (image, labels) = calibration.batch(module, &calibration.data.train);
         let of = if frozen { Point::of_weights } else { Point::of_step };
@@ -142,7 +142,8 @@ impl Request<'_> {
 
     /// The noise that all quantizers of a module make at once.
     fn together(&self, module: &Module, calibration: &Calibration) -> f64 {
-        let point = self.point(module, calibration, self.args.choose == [Role::Gradients]);
+        let frozen = self.args.choose.iter().all(|&role| role == Role::Gradients);
+        let point = self.point(module, calibration, frozen);
         point.together(self.args.passes, self.args.machine.threads())
     }
 
