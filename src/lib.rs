@@ -69,10 +69,10 @@
 //! `runtime/` is the package `fqt-runtime`. Its core (`abi`, `fixed`, `random`, `step`) needs no allocation, no standard
 //! library and no floats: it is what emitted code calls.
 //!
-//! Inside [`lower`]: `nodes`, `nodes_quant` and `nodes_grad` are the walk, one function per op. `contract` and `weights` set
-//! up contractions, `planes` what weight gradients read, `depthwise` what is convolved channel by channel, `norm` batch norm,
-//! `pool`, `pool_overlap`, `loss` and `input` what their names say, `begin` keys and the learning rate, `in_force` codes
-//! whose width moves.
+//! Inside [`lower`]: `nodes` and `nodes_grad` are the walk, one function per op, with `quantize_activation` and
+//! `quantize_gradient`. `contract` and `weights` set up contractions, `planes` what weight gradients read, `depthwise` what
+//! is convolved channel by channel, `norm` batch norm, `pool`, `pool_overlap`, `loss` and `input` what their names say,
+//! `begin` keys and the learning rate, `in_force` codes whose width moves.
 //! `affine`, `grid`, `gather`, `row_scales` and `encode` are the machinery that all of them share, `codes` and `layout` tensors
 //! in memory.
 //!
@@ -113,7 +113,7 @@
 //! | to add | write | and |
 //! |---|---|---|
 //! | an op | `ops/foo.rs`: [`ops::Op`], and [`ops::Layer`] if the language has it | two lines in `ops/mod.rs`; its integers in [`lower`], see below |
-//! | a quantizer | `quant/foo.rs`: [`quant::Quantizer`] | two lines in `quant/mod.rs`; a new way of rounding or of finding a range: `lower/encode.rs`, `lower/nodes_quant.rs` (gradients), `lower/nodes.rs` (activations) |
+//! | a quantizer | `quant/foo.rs`: [`quant::Quantizer`] | two lines in `quant/mod.rs`; a new way of rounding or of finding a range: `lower/encode.rs`, `lower/quantize_gradient.rs`, `lower/quantize_activation.rs` |
 //! | a rectifier | `rectify/foo.rs`: [`rectify::Rectifier`], both forms | two lines in `rectify/mod.rs`, nothing else |
 //! | a bit policy | `bits/foo.rs`: [`bits::Policy`] | two lines in `bits/mod.rs`, nothing else |
 //! | a pass | `passes/foo.rs`: a [`passes::Pass`]; `tests/data/passes/foo/` | `mod` line and its place in the order |

@@ -26,11 +26,12 @@ mod loss;
 mod metrics;
 mod nodes;
 mod nodes_grad;
-mod nodes_quant;
 mod norm;
 mod planes;
 mod pool;
 mod pool_overlap;
+mod quantize_activation;
+mod quantize_gradient;
 mod row_scales;
 mod weights;
 

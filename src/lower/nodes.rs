@@ -1,9 +1,7 @@
 //! One function per op: what it does to the values of the walk.
 
-use std::collections::BTreeMap;
-
-use super::affine::{Affine, Coef, Levels, Mask, Part, Source};
-use super::codes::{Codes, GradientCodes, Zero};
+use super::affine::{Affine, Coef, Levels, Mask, Source};
+use super::codes::{Codes, GradientCodes};
 use super::contract::{Conv, Panel, Work};
 use super::cx::{Coord, Kx, SHIFT, Shape, WIDE};
 use super::depthwise;
@@ -11,9 +9,7 @@ use super::encode::{Encoding, Output, encode};
 use super::gather::{Gather, Lanes, Reduced, SumFactors};
 use super::grid::{Grid, Rule, Step, grid};
 use super::initial::{Drawn, Start};
-use super::layout::Bordered;
 use super::loss::{self, Logits, Loss};
-use super::metrics;
 use super::norm::{self, Norm};
 use super::pool::{self, Window};
 use super::weights::{self, Master, Weights};
@@ -22,8 +18,7 @@ use crate::diag::Diagnostic;
 use crate::ir::{Init, Node, Scheme, Value};
 use crate::kernel::{BufferId, DType, Range};
 use crate::quant;
-use crate::types::{flag, int, real};
-use fqt_runtime::program::MetricKind;
+use crate::types::{int, real};
 
 /// What the walk knows of a value.
 #[derive(Clone, Debug)]
@@ -316,7 +311,7 @@ impl Lowering<'_> {
     }
 
     /// A forward value as an affine combination.
-    fn affine(&mut self, value: Value) -> Result<Affine, Diagnostic> {
+    pub(super) fn affine(&mut self, value: Value) -> Result<Affine, Diagnostic> {
         match self.get(value)?.clone() {
             Tensor::Affine(affine) => Ok(affine),
             Tensor::Codes(codes) => {
@@ -479,186 +474,6 @@ impl Lowering<'_> {
             .get(name)
             .cloned()
             .ok_or_else(|| unsupported(format!("there is no scheme @{name}")))
-    }
-
-    fn quantize_activation(&mut self, node: &Node, scheme: &Scheme) -> Done {
-        let x = node.operands[0];
-        let affine = self.affine(x)?;
-        let bits = quant::bits(&scheme.params);
-        let signed = flag(&node.attrs, "signed");
-        let zero = if signed { 1 << (bits - 1) } else { 0 };
-        let in_force = self.in_force(scheme, signed);
-        let levels = Levels { lo: signed.into(), hi: (1 << bits) - 1, in_force };
-        let path = format!("{}.{}", node.path, if node.path.is_empty() { "act" } else { "activation" });
-        let (range, step) = match node.operands.get(1) {
-            Some(&clip) => self.learned_step(node, clip, levels)?,
-            None => self.running_step(&path, levels),
-        };
-        let rule = Rule { step: Step::Given(step), levels, zero, fraction_bits: 0, max_shift: 22 };
-        let Grid { fixed, step } = grid(&mut self.cx, &path, &affine, rule);
-        self.remember_grid(node, &affine, &fixed, levels);
-        let largest = range.filter(|_| self.mode == Mode::Train).map(|_| {
-            let extents = [affine.shape.items(), affine.shape.cp()];
-            self.cx.temp(format!("{path}.largest_code"), DType::I16, &extents, Range::new(-32768, 32767))
-        });
-        let codes =
-            self.store_codes(node.results[0], &path, &affine, &fixed, (levels, zero), step, largest)?;
-        if self.mode == Mode::Train {
-            self.observe_codes(&path, node, &codes);
-        }
-        if let (Some(range), Some(largest)) = (range, largest) {
-            let momentum = real_or(&scheme.params, "momentum", 1.0 / 16.0);
-            self.follow_range(range, largest, step, &affine.shape, momentum);
-        }
-        self.set(node, Tensor::Codes(codes))
-    }
-
-    /// Counts codes at the ends of the range.
-    fn observe_codes(&mut self, path: &str, node: &Node, codes: &Codes) {
-        let ends = match zero_code(&codes.zero) {
-            0 => vec![codes.levels.hi],
-            _ => vec![codes.levels.lo, codes.levels.hi],
-        };
-        // Of fewer than 16 codes, the ends are used without anything being wrong.
-        if codes.levels.hi >= 15 && codes.levels.in_force.is_none() {
-            let of = (codes.nhwc, DType::U8, codes.shape);
-            let what = (node.path.as_str(), MetricKind::SaturatedCodes, format!("{path}.saturated"));
-            let counted = metrics::count(&mut self.cx, what, of, &ends);
-            self.metrics.push(counted);
-        }
-        let scale =
-            metrics::scale_range(&mut self.cx, &node.path, format!("{path}.exponents"), codes.scale, 1);
-        self.metrics.push(scale);
-    }
-
-    /// The step of a running maximum, kept as real range in the state; six before anything is known.
-    fn running_step(&mut self, path: &str, levels: Levels) -> (Option<BufferId>, BufferId) {
-        let start = crate::numbers::packed(6.0);
-        let range =
-            self.cx.state(format!("{path}.range"), DType::Dyadic, &[1], super::cx::ANY, Start::Each(start));
-        (Some(range), self.step_of(path, range, levels))
-    }
-
-    fn step_of(&mut self, path: &str, range: BufferId, levels: Levels) -> BufferId {
-        let step = self.cx.dyadics(format!("{path}.given_step"), 1);
-        self.cx.call("step", 1, |kx| {
-            let r = kx.scalar(range);
-            let n = levels.steps(kx);
-            let v = kx.div(r, n);
-            let p = kx.write(step);
-            kx.store(p.at(0), v);
-        });
-        step
-    }
-
-    /// The step of a learned clip.
-    fn learned_step(
-        &mut self,
-        node: &Node,
-        clip: Value,
-        levels: Levels,
-    ) -> Result<(Option<BufferId>, BufferId), Diagnostic> {
-        let master = self.master(clip, None)?;
-        let range = self.cx.dyadics(format!("{}.clip_real", node.path), 1);
-        self.cx.call("clip", 1, |kx| {
-            let p = kx.read(master.value);
-            let v = kx.load_scalar(p.at(0));
-            // A clip stays above 2^-10, so that a step is never zero.
-            let least = kx.int(1 << (weights::MASTER_BITS - 10));
-            let v = kx.max(v, least);
-            let v = kx.to_dyadic(v);
-            let down = kx.int(-weights::MASTER_BITS);
-            let v = kx.scale(v, down);
-            let p = kx.write(range);
-            kx.store(p.at(0), v);
-        });
-        Ok((None, self.step_of(&format!("{}.clip", node.path), range, levels)))
-    }
-
-    /// range += (step·largest − range)·momentum.
-    fn follow_range(
-        &mut self,
-        range: BufferId,
-        largest: BufferId,
-        step: BufferId,
-        shape: &Shape,
-        momentum: f64,
-    ) {
-        let top = self.cx.temp(
-            format!("{}.top", self.cx.program.get(largest).name),
-            DType::I64,
-            &[1],
-            Range::new(-32768, 32767),
-        );
-        let n = shape.items() * shape.cp();
-        self.cx.call("follow_range", 1, |kx| {
-            let (l, t, r) = (kx.read(largest), kx.update(top), kx.update(range));
-            kx.fill(t.at(0), 1, 1);
-            kx.for_(n, |kx, i| {
-                let v = kx.load_scalar(l.at(0).plus(i, 1));
-                kx.max_into(t.at(0), v);
-            });
-            let v = kx.load_scalar(t.at(0));
-            let v = kx.to_dyadic(v);
-            let s = kx.scalar(step);
-            let v = kx.mul(v, s);
-            let old = kx.load_scalar(r.at(0));
-            let d = kx.sub(v, old);
-            let m = kx.real(momentum);
-            let d = kx.mul(d, m);
-            let v = kx.add(old, d);
-            kx.store(r.at(0), v);
-        });
-    }
-
-    /// Remembers how a value became codes, for the masks of its gradient: under the value and, through ReLU, its input.
-    fn remember_grid(&mut self, node: &Node, affine: &Affine, fixed: &super::affine::Fixed, levels: Levels) {
-        let value = node.operands[0];
-        let sources = affine.terms.iter().map(|t| t.source).collect();
-        let mask = Mask {
-            sources,
-            fixed: fixed.clone(),
-            low: affine.relu,
-            levels: Some(levels),
-            learned: node.operands.len() > 1,
-            part: Part::Inside,
-        };
-        if let Some(node) = self.module.producer(value).map(|i| &self.module.nodes[i])
-            && node.op == "relu"
-        {
-            self.grids.insert(node.operands[0], mask.clone());
-        }
-        self.grids.insert(value, mask);
-    }
-
-    /// Encodes activation codes in every layout that is read.
-    fn store_codes(
-        &mut self,
-        result: Value,
-        path: &str,
-        affine: &Affine,
-        fixed: &super::affine::Fixed,
-        (levels, zero): (Levels, i32),
-        scale: BufferId,
-        largest: Option<BufferId>,
-    ) -> Result<Codes, Diagnostic> {
-        let shape = affine.shape;
-        let demand = self.demand(result)?;
-        let p = demand.padding;
-        let range = Range::new(0, levels.hi as i64);
-        let nhwc = Bordered::new(
-            &mut self.cx,
-            format!("{path}.codes"),
-            shape,
-            shape.cp(),
-            (p, p, p, p),
-            DType::U8,
-            range,
-        );
-        let output = Output::Activation { levels, zero, nhwc, largest };
-        encode(&mut self.cx, "quantize", affine, &[Encoding { fixed, output }]);
-        let planes = BTreeMap::new();
-        Ok(Codes { shape, levels, zero: Zero::Code(zero), scale, nhwc: nhwc.source, padding: p, planes })
     }
 
     // Pooling and views.

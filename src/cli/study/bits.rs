@@ -36,12 +36,8 @@ use crate::noise::Point;
 /// states keep those.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Model file (.fqt), or the name of a built-in model
-    #[arg(value_name = "MODEL")]
-    model: PathBuf,
-    /// Settings to change
-    #[arg(value_name = "KEY=VALUE")]
-    changes: Vec<String>,
+    #[command(flatten)]
+    model: Model,
     /// What there is to spend: bits on average, 2 to 8 (4.5), bit-operations of an image's training step (600Mbops), or bytes
     /// of an image's codes and the weights' (300KiB)
     #[arg(long, value_name = "BUDGET", value_parser = Budget::parse, allow_negative_numbers = true)]
@@ -49,17 +45,6 @@ pub(super) struct Args {
     /// Whose bits to choose: gradients, weights, activations
     #[arg(long, value_name = "CODES,...", value_delimiter = ',', default_value = "gradients", value_parser = role)]
     choose: Vec<Role>,
-    /// Use this recipe on top of what the file says
-    #[arg(long, value_name = "NAME")]
-    recipe: Option<String>,
-    /// Bits of gradients, 2 to 8, if they are not chosen
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    gbits: Option<i64>,
-    /// Where all random numbers come from
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    seed: Option<i64>,
-    #[command(flatten)]
-    settings: Settings,
     #[command(flatten)]
     machine: Machine,
     #[command(flatten)]
@@ -93,22 +78,16 @@ struct Request<'a> {
 impl Request<'_> {
     /// The model with so many bits for all that is chosen; of the settings, those of the command line.
     fn model(&self, base: u32) -> Model {
-        let Args { choose, settings, gbits, .. } = self.args;
+        let Args { choose, model, .. } = self.args;
         let bits = |role, given| if choose.contains(&role) { Some(i64::from(base)) } else { given };
-        Model {
-            path: self.args.model.clone(),
-            changes: self.args.changes.clone(),
-            recipe: self.args.recipe.clone(),
-            gbits: bits(Role::Gradients, *gbits),
-            seed: self.args.seed,
-            settings: Settings {
-                wbits: bits(Role::Weights, settings.wbits),
-                abits: bits(Role::Activations, settings.abits),
-                // Epochs are those of the calibration.
-                epochs: None,
-                ..settings.clone()
-            },
-        }
+        let settings = Settings {
+            wbits: bits(Role::Weights, model.settings.wbits),
+            abits: bits(Role::Activations, model.settings.abits),
+            // Epochs are those of the calibration.
+            epochs: None,
+            ..model.settings.clone()
+        };
+        Model { gbits: bits(Role::Gradients, model.gbits), settings, ..model.clone() }
     }
 
     /// The module of a model with a batch of the images at which noise is measured.
@@ -127,10 +106,9 @@ impl Request<'_> {
 
     /// Trains the model at the base width.
     fn calibrate(&self, base: u32, interrupt: &Interrupt) -> Result<Calibration, Failure> {
-        let Args { machine, images, settings, .. } = self.args;
         let mut model = self.model(base);
-        model.settings.epochs = settings.epochs.or(Some(EPOCHS));
-        Calibration::of(self.source, &model, machine, images, None, interrupt)
+        model.settings.epochs = self.args.model.settings.epochs.or(Some(EPOCHS));
+        Calibration::of(self.source, &model, &self.args.machine, &self.args.images, None, interrupt)
     }
 
     /// A point of a module to measure noise at, with the forward pass as it is rounded, or with no quantizer in the exact values.
@@ -188,7 +166,7 @@ impl Request<'_> {
 /// Runs the command.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let interrupt = Interrupt::catch()?;
-    let source = Source::read(&args.model)?;
+    let source = Source::read(&args.model.path)?;
     check_folder(args.write.as_deref())?;
     let request = Request { args, source: &source };
     stated_twice(args)?;
@@ -235,9 +213,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 /// Bits cannot be given and chosen.
 fn stated_twice(args: &Args) -> Result<(), Failure> {
     let given = [
-        (Role::Gradients, "--gbits", args.gbits),
-        (Role::Weights, "--wbits", args.settings.wbits),
-        (Role::Activations, "--abits", args.settings.abits),
+        (Role::Gradients, "--gbits", args.model.gbits),
+        (Role::Weights, "--wbits", args.model.settings.wbits),
+        (Role::Activations, "--abits", args.model.settings.abits),
     ];
     match given.iter().find(|(role, _, bits)| bits.is_some() && args.choose.contains(role)) {
         Some((role, flag, _)) => {
