@@ -70,9 +70,9 @@
 //! library and no floats: it is what emitted code calls.
 //!
 //! Inside [`lower`]: `nodes` and `nodes_grad` are the walk, one function per op, with `quantize_activation` and
-//! `quantize_gradient`. `contract` and `weights` set up contractions, `planes` what weight gradients read, `depthwise` what
-//! is convolved channel by channel, `norm` batch norm, `pool`, `pool_overlap`, `loss` and `input` what their names say,
-//! `begin` keys and the learning rate, `in_force` codes whose width moves.
+//! `quantize_gradient`. `contract`, `weight_gradient` and `weights` set up contractions, `planes` what weight gradients
+//! read, `depthwise` what is convolved channel by channel, `norm` batch norm, `pool`, `pool_overlap`, `loss` and `input`
+//! what their names say, `begin` keys and the learning rate, `in_force` codes whose width moves.
 //! `affine`, `grid`, `gather`, `row_scales` and `encode` are the machinery that all of them share, `codes` and `layout` tensors
 //! in memory.
 //!

@@ -33,6 +33,7 @@ mod pool_overlap;
 mod quantize_activation;
 mod quantize_gradient;
 mod row_scales;
+mod weight_gradient;
 mod weights;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,7 +2,7 @@
 
 use super::affine::{Affine, Mask, Part, Source};
 use super::codes::GradientCodes;
-use super::contract::{self, Panel, Work};
+use super::contract::{Panel, Work};
 use super::cx::{Kx, SHIFT, WIDE};
 use super::depthwise;
 use super::gather::{Gather, Lanes, SumFactors};
@@ -12,6 +12,7 @@ use super::nodes::{Deferred, Done, From, Layer, Tensor, Wide, unsupported};
 use super::norm;
 use super::pool;
 use super::pool_overlap;
+use super::weight_gradient;
 use super::weights::{self, Gradient, Optimizer};
 use super::{Lowering, shape_of};
 use crate::diag::Diagnostic;
@@ -432,10 +433,16 @@ impl Lowering<'_> {
         let path = node.path.as_str();
         let sums = match layer.conv.depthwise {
             true => depthwise::grad_weight(&mut self.cx, path, layer.conv, &layer.input, &codes),
-            false => contract::grad_weight(&mut self.cx, path, layer.conv, &layer.input, &codes),
+            false => weight_gradient::grad_weight(&mut self.cx, path, layer.conv, &layer.input, &codes),
         };
         if let Some(total) = codes.sums {
-            contract::correct_weight_gradient(&mut self.cx, layer.conv, &layer.input.zero, sums, total);
+            weight_gradient::correct_weight_gradient(
+                &mut self.cx,
+                layer.conv,
+                &layer.input.zero,
+                sums,
+                total,
+            );
         }
         let cp = layer.conv.output.cp();
         let unit = self.cx.dyadics(format!("{path}.weight_grad_unit"), cp);
