@@ -1,6 +1,6 @@
 //! Mean of each window, per channel; windows lie inside the image.
 
-use super::max_pool::{SIZE, STRIDE, pool_attrs, pool_stride};
+use super::pool::{self, SIZE, STRIDE};
 use super::window::Window;
 use super::{
     Eval, Layer, Op, Read, Sample, Tensor, append, append_gradient, sample_attrs, shape_attr, shapes,
@@ -88,7 +88,7 @@ impl Layer for AvgPoolLayer {
     }
 
     fn params(&self) -> &'static [ParamSpec] {
-        const PARAMS: &[ParamSpec] = &[SIZE, pool_stride()];
+        const PARAMS: &[ParamSpec] = &[SIZE, pool::stride()];
         PARAMS
     }
 
@@ -100,6 +100,6 @@ impl Layer for AvgPoolLayer {
         args: &Attrs,
         span: Option<Span>,
     ) -> Result<Value, Diagnostic> {
-        Ok(append(module, "avg_pool", operands, pool_attrs(args), path, span)?[0])
+        Ok(append(module, "avg_pool", operands, pool::attrs(args), path, span)?[0])
     }
 }

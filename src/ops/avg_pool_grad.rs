@@ -1,6 +1,6 @@
 //! Derivative of an average pool: each gradient is spread evenly over the pixels of its window.
 
-use super::max_pool::{SIZE, STRIDE};
+use super::pool::{SIZE, STRIDE};
 use super::window::Window;
 use super::{Eval, Op, Read, Tensor, shapes};
 use crate::diag::Diagnostic;

@@ -2,37 +2,16 @@
 //!
 //! Derivatives are the transposed convolution (input) and the correlation of input and gradient (weight).
 
+use super::contraction::{self, BIAS, GEOMETRY, PADDING, STRIDE};
 use super::window::Window;
 use super::{
     Layer, Op, Part, Read, Sample, Tensor, append, append_gradient, sample_attrs, shape_attr, shapes,
 };
 use crate::diag::{Diagnostic, Span};
-use crate::ir::{Attr, Attrs, Init, Module, Node, Role, TensorType, Value};
-use crate::types::{Kind, Literal, ParamSpec, flag, int, ints};
+use crate::ir::{Attr, Attrs, Init, Module, Node, TensorType, Value};
+use crate::types::{Kind, ParamSpec, int};
 
 pub(super) struct Conv2d;
-
-/// `stride` and `padding`, as the gradient ops have them too.
-pub(super) const GEOMETRY: &[ParamSpec] = &[
-    ParamSpec::required("padding", Kind::Int { lo: 0, hi: 64 }, "width of the border of zeros"),
-    ParamSpec::required("stride", Kind::Int { lo: 1, hi: 64 }, "step between windows"),
-];
-
-/// `stride`, `padding` and `bias` of a layer that convolves.
-pub(super) const STRIDE: ParamSpec =
-    ParamSpec::optional("stride", Kind::Int { lo: 1, hi: 64 }, Literal::Int(1), "step between windows");
-pub(super) const PADDING: ParamSpec = ParamSpec::optional(
-    "padding",
-    Kind::OneOf(&[Kind::Int { lo: 0, hi: 64 }, Kind::Word(&["same", "valid"])]),
-    Literal::Word("same"),
-    "width of the border; `same` keeps the size at stride 1, `valid` has none",
-);
-pub(super) const BIAS: ParamSpec = ParamSpec::optional(
-    "bias",
-    Kind::OneOf(&[Kind::Bool, Kind::Word(&["auto"])]),
-    Literal::Word("auto"),
-    "whether a bias is added; `auto`: where no batch norm follows",
-);
 
 impl Op for Conv2d {
     fn name(&self) -> &'static str {
@@ -92,11 +71,7 @@ impl Op for Conv2d {
         let dx = append_gradient(module, node, "conv2d_grad_input", &[dy, w], geometry().chain([x_shape]))[0];
         let dw =
             append_gradient(module, node, "conv2d_grad_weight", &[x, dy], geometry().chain([w_shape]))[0];
-        let mut result = vec![Some(dx), Some(dw)];
-        if node.operands.len() == 3 {
-            result.push(Some(append_gradient(module, node, "bias_grad", &[dy], [])[0]));
-        }
-        result
+        contraction::gradients(module, node, dy, [dx, dw])
     }
 
     fn part(&self) -> Part {
@@ -104,11 +79,7 @@ impl Op for Conv2d {
     }
 
     fn reads(&self, operand: usize) -> Read {
-        match operand {
-            0 => Read::Codes { role: Role::Activations, per_channel: false },
-            1 => Read::Codes { role: Role::Weights, per_channel: true },
-            _ => Read::Real,
-        }
+        contraction::reads(operand)
     }
 
     fn layer(&self) -> Option<&'static dyn Layer> {
@@ -170,32 +141,13 @@ impl Layer for Conv {
         let [_, _, _, ci] = shapes::image("conv", module.ty(operands[0]))
             .map_err(|error| super::locate(module, error, operands, path, span))?;
         let co = int(args, "channels") as u64;
-        let kernel = [0, 1].map(|i| ints(args, "kernel").get(i).map_or(1, |&k| k as u64));
-        let padding = padding(args, kernel).map_err(place)?;
+        let kernel = contraction::kernel(args);
+        let padding = contraction::padding(args, kernel).map_err(place)?;
         let shape = TensorType::real([co, kernel[0], kernel[1], ci]);
         let shape = shapes::bounded(shape).map_err(place)?;
         let weight = module.param(path, "weight", shape, Init::HeNormal { fan: co * kernel[0] * kernel[1] });
-        let mut values = vec![operands[0], weight];
-        // `auto` is the elaborator's to decide, which sees what follows; undecided it is a bias.
-        if flag(args, "bias") || matches!(args.get("bias"), Some(Attr::Word(_))) {
-            values.push(module.param(path, "bias", TensorType::real([co]), Init::Constant(0.0)));
-        }
-        let attrs =
-            sample_attrs(GEOMETRY, &[("stride", args["stride"].clone()), ("padding", Attr::Int(padding))]);
+        let values = contraction::operands(module, path, [operands[0], weight], co, args);
+        let attrs = contraction::geometry(args, padding);
         Ok(append(module, "conv2d", &values, attrs, path, span)?[0])
-    }
-}
-
-/// The border that `padding` asks for, or E0308.
-pub(super) fn padding(args: &Attrs, [kh, kw]: [u64; 2]) -> Result<i64, Diagnostic> {
-    match &args["padding"] {
-        Attr::Int(n) => Ok(*n),
-        Attr::Word(word) if word == "valid" => Ok(0),
-        _ if kh == kw && kh % 2 == 1 => Ok((kh as i64 - 1) / 2),
-        _ => Err(Diagnostic::new(
-            "E0308",
-            format!("`padding = same` needs a square kernel of odd size, but it is {kh}x{kw}"),
-        )
-        .help("give the padding as a number, which is the same on all sides, or `valid`")),
     }
 }

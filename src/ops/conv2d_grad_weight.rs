@@ -1,6 +1,6 @@
 //! Derivative of a convolution by its weight: dw[c,k] = Σ over images and windows of dy[o,c]·x[o·stride+k−padding].
 
-use super::conv2d::GEOMETRY;
+use super::contraction::GEOMETRY;
 use super::window::Window;
 use super::{Eval, Op, Part, Read, Tensor, shapes};
 use crate::diag::Diagnostic;

@@ -3,14 +3,14 @@
 //! Every channel has a window of its own (Howard et al. 2017), so a weight is `[channels, height, width, 1]`: the shape of a
 //! convolution whose outputs each read one input channel. Derivatives are those of a convolution, channel by channel.
 
-use super::conv2d::{BIAS, GEOMETRY, PADDING, STRIDE, padding};
+use super::contraction::{self, BIAS, GEOMETRY, PADDING, STRIDE};
 use super::window::Window;
 use super::{
     Layer, Op, Part, Read, Sample, Tensor, append, append_gradient, sample_attrs, shape_attr, shapes,
 };
 use crate::diag::{Diagnostic, Span};
-use crate::ir::{Attr, Attrs, Init, Module, Node, Role, TensorType, Value};
-use crate::types::{Kind, ParamSpec, flag, ints};
+use crate::ir::{Attr, Attrs, Init, Module, Node, TensorType, Value};
+use crate::types::{Kind, ParamSpec};
 
 pub(super) struct DepthwiseConv2d;
 
@@ -87,11 +87,7 @@ impl Op for DepthwiseConv2d {
             &[x, dy],
             geometry().chain([w_shape]),
         )[0];
-        let mut result = vec![Some(dx), Some(dw)];
-        if node.operands.len() == 3 {
-            result.push(Some(append_gradient(module, node, "bias_grad", &[dy], [])[0]));
-        }
-        result
+        contraction::gradients(module, node, dy, [dx, dw])
     }
 
     fn part(&self) -> Part {
@@ -99,11 +95,7 @@ impl Op for DepthwiseConv2d {
     }
 
     fn reads(&self, operand: usize) -> Read {
-        match operand {
-            0 => Read::Codes { role: Role::Activations, per_channel: false },
-            1 => Read::Codes { role: Role::Weights, per_channel: true },
-            _ => Read::Real,
-        }
+        contraction::reads(operand)
     }
 
     fn layer(&self) -> Option<&'static dyn Layer> {
@@ -163,18 +155,13 @@ impl Layer for DepthwiseConv {
         };
         let [_, _, _, channels] = shapes::image("depthwise_conv", module.ty(operands[0]))
             .map_err(|error| super::locate(module, error, operands, path, span))?;
-        let kernel = [0, 1].map(|i| ints(args, "kernel").get(i).map_or(1, |&k| k as u64));
-        let padding = padding(args, kernel).map_err(place)?;
+        let kernel = contraction::kernel(args);
+        let padding = contraction::padding(args, kernel).map_err(place)?;
         let shape = TensorType::real([channels, kernel[0], kernel[1], 1]);
         let shape = shapes::bounded(shape).map_err(place)?;
         let weight = module.param(path, "weight", shape, Init::HeNormal { fan: kernel[0] * kernel[1] });
-        let mut values = vec![operands[0], weight];
-        // `auto` is the elaborator's to decide, which sees what follows; undecided it is a bias.
-        if flag(args, "bias") || matches!(args.get("bias"), Some(Attr::Word(_))) {
-            values.push(module.param(path, "bias", TensorType::real([channels]), Init::Constant(0.0)));
-        }
-        let attrs =
-            sample_attrs(GEOMETRY, &[("stride", args["stride"].clone()), ("padding", Attr::Int(padding))]);
+        let values = contraction::operands(module, path, [operands[0], weight], channels, args);
+        let attrs = contraction::geometry(args, padding);
         Ok(append(module, "depthwise_conv2d", &values, attrs, path, span)?[0])
     }
 }

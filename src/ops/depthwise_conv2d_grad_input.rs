@@ -1,6 +1,6 @@
 //! Derivative of a depthwise convolution by its input: dx[i,c] = Σ over the windows that read pixel i of w[c,k]·dy[o,c].
 
-use super::conv2d::GEOMETRY;
+use super::contraction::GEOMETRY;
 use super::depthwise_conv2d::expect_weight;
 use super::window::Window;
 use super::{Eval, Op, Part, Read, Tensor, shapes};

@@ -1,9 +1,10 @@
 //! Fully connected layer: y[n,o] = Σ_i x[n,i]·w[o,i] (+ b[o]).
 
+use super::contraction::{self, BIAS};
 use super::{Eval, Layer, Op, Part, Read, Sample, Tensor, append, append_gradient, shapes};
 use crate::diag::{Diagnostic, Span};
-use crate::ir::{Attr, Attrs, Init, Module, Node, Role, TensorType, Value};
-use crate::types::{Kind, Literal, ParamSpec, flag, int};
+use crate::ir::{Attrs, Init, Module, Node, TensorType, Value};
+use crate::types::{Kind, ParamSpec, int};
 
 pub(super) struct Linear;
 
@@ -44,11 +45,7 @@ impl Op for Linear {
         let (x, w) = (node.operands[0], node.operands[1]);
         let dx = append_gradient(module, node, "linear_grad_input", &[dy, w], [])[0];
         let dw = append_gradient(module, node, "linear_grad_weight", &[x, dy], [])[0];
-        let mut result = vec![Some(dx), Some(dw)];
-        if node.operands.len() == 3 {
-            result.push(Some(append_gradient(module, node, "bias_grad", &[dy], [])[0]));
-        }
-        result
+        contraction::gradients(module, node, dy, [dx, dw])
     }
 
     fn part(&self) -> Part {
@@ -56,11 +53,7 @@ impl Op for Linear {
     }
 
     fn reads(&self, operand: usize) -> Read {
-        match operand {
-            0 => Read::Codes { role: Role::Activations, per_channel: false },
-            1 => Read::Codes { role: Role::Weights, per_channel: true },
-            _ => Read::Real,
-        }
+        contraction::reads(operand)
     }
 
     fn layer(&self) -> Option<&'static dyn Layer> {
@@ -89,15 +82,8 @@ impl Layer for LinearLayer {
     }
 
     fn params(&self) -> &'static [ParamSpec] {
-        const PARAMS: &[ParamSpec] = &[
-            ParamSpec::required("features", Kind::Int { lo: 1, hi: 1 << 20 }, "output features"),
-            ParamSpec::optional(
-                "bias",
-                Kind::OneOf(&[Kind::Bool, Kind::Word(&["auto"])]),
-                Literal::Word("auto"),
-                "whether a bias is added; `auto`: where no batch norm follows",
-            ),
-        ];
+        const PARAMS: &[ParamSpec] =
+            &[ParamSpec::required("features", Kind::Int { lo: 1, hi: 1 << 20 }, "output features"), BIAS];
         PARAMS
     }
 
@@ -116,11 +102,7 @@ impl Layer for LinearLayer {
         let shape =
             shapes::bounded(TensorType::real([outputs, inputs])).map_err(|error| place(module, error))?;
         let weight = module.param(path, "weight", shape, Init::Uniform { fan: inputs });
-        let mut values = vec![operands[0], weight];
-        // As for convolutions: `auto` is the elaborator's to decide.
-        if flag(args, "bias") || matches!(args.get("bias"), Some(Attr::Word(_))) {
-            values.push(module.param(path, "bias", TensorType::real([outputs]), Init::Constant(0.0)));
-        }
+        let values = contraction::operands(module, path, [operands[0], weight], outputs, args);
         Ok(append(module, "linear", &values, Attrs::new(), path, span)?[0])
     }
 }

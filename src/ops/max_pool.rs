@@ -1,5 +1,6 @@
 //! Largest pixel of each window, per channel. The border never wins; of equal pixels the first in raster order does.
 
+use super::pool::{self, SIZE, STRIDE};
 use super::window::Window;
 use super::{Eval, Layer, Op, Read, Sample, Tensor, append, append_gradient, sample_attrs, shapes};
 use crate::diag::{Diagnostic, Span};
@@ -8,10 +9,6 @@ use crate::types::{Kind, Literal, ParamSpec, int};
 
 pub(super) struct MaxPool;
 
-pub(super) const SIZE: ParamSpec =
-    ParamSpec::required("size", Kind::Int { lo: 1, hi: 64 }, "height and width of the window");
-pub(super) const STRIDE: ParamSpec =
-    ParamSpec::required("stride", Kind::Int { lo: 1, hi: 64 }, "step between windows");
 pub(super) const PADDING: ParamSpec = ParamSpec::optional(
     "padding",
     Kind::Int { lo: 0, hi: 32 },
@@ -128,7 +125,7 @@ impl Layer for MaxPoolLayer {
     }
 
     fn params(&self) -> &'static [ParamSpec] {
-        const PARAMS: &[ParamSpec] = &[SIZE, pool_stride(), PADDING];
+        const PARAMS: &[ParamSpec] = &[SIZE, pool::stride(), PADDING];
         PARAMS
     }
 
@@ -140,26 +137,6 @@ impl Layer for MaxPoolLayer {
         args: &Attrs,
         span: Option<Span>,
     ) -> Result<Value, Diagnostic> {
-        Ok(append(module, "max_pool", operands, pool_attrs(args), path, span)?[0])
+        Ok(append(module, "max_pool", operands, pool::attrs(args), path, span)?[0])
     }
-}
-
-/// `stride` of a pooling layer.
-pub(super) const fn pool_stride() -> ParamSpec {
-    let kind = Kind::OneOf(&[Kind::Int { lo: 1, hi: 64 }, Kind::Word(&["size"])]);
-    ParamSpec::optional(
-        "stride",
-        kind,
-        Literal::Word("size"),
-        "step between windows; by default its size, so that windows tile",
-    )
-}
-
-/// The attributes of a pool from the arguments of its layer.
-pub(super) fn pool_attrs(args: &Attrs) -> Attrs {
-    let mut attrs = args.clone();
-    if let Some(Attr::Word(_)) = args.get("stride") {
-        attrs.insert("stride".to_owned(), Attr::Int(int(args, "size")));
-    }
-    attrs
 }

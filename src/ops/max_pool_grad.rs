@@ -1,6 +1,7 @@
 //! Derivative of a max pool: each gradient goes to the pixel that won its window.
 
-use super::max_pool::{PADDING, SIZE, STRIDE, check, winners};
+use super::max_pool::{PADDING, check, winners};
+use super::pool::{SIZE, STRIDE};
 use super::window::Window;
 use super::{Eval, Op, Read, Tensor, shapes};
 use crate::diag::Diagnostic;

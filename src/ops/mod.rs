@@ -1,7 +1,8 @@
 //! Ops: what a layer computes, its derivative, and how it lowers. One file and one table line each.
 //!
 //! An op's file answers every question about it; passes ask for facts here and never for names. Ops know nothing of
-//! each other's files; a derivative names the gradient ops that it appends.
+//! each other's files; a derivative names the gradient ops that it appends. What several have in common is in `contraction`,
+//! `pool`, `shapes` and `window`.
 
 mod add;
 mod avg_pool;
@@ -9,6 +10,7 @@ mod avg_pool_grad;
 mod batch_norm;
 mod batch_norm_grad;
 mod bias_grad;
+mod contraction;
 mod conv2d;
 mod conv2d_grad_input;
 mod conv2d_grad_weight;
@@ -22,6 +24,7 @@ mod linear_grad_input;
 mod linear_grad_weight;
 mod max_pool;
 mod max_pool_grad;
+mod pool;
 mod quantize;
 mod quantize_grad;
 mod relu;
