@@ -20,6 +20,9 @@ pub(super) enum Rounding {
     Nearest,
     /// By the lower half of the fraction's own bits (NITI).
     PseudoStochastic,
+    /// To a power of two up to `most`, up with the probability of what is above the lower one (LUQ), by the bits of a key
+    /// (i64).
+    Logarithmic { key: BufferId, most: i32 },
 }
 
 /// Where the codes of an encoding go.
@@ -35,6 +38,8 @@ pub(super) enum Output {
     /// Gradients of `bits`: U8 above `2^(bits−1)` in NHWC with a border, and I8 blocks.
     Gradient {
         bits: u32,
+        /// Largest code, where rows have no scales.
+        levels: i32,
         /// A scale for each row of a channel; `bits` are then those of stored codes.
         rows: Option<RowScales>,
         rounding: Rounding,
@@ -176,7 +181,10 @@ fn keep_row(
 impl Encoding<'_> {
     fn key(&self, kx: &mut Kx) -> Option<Value> {
         match &self.output {
-            Output::Gradient { rounding: Rounding::Stochastic(key), .. } => Some(kx.scalar(*key)),
+            Output::Gradient {
+                rounding: Rounding::Stochastic(key) | Rounding::Logarithmic { key, .. },
+                ..
+            } => Some(kx.scalar(*key)),
             _ => None,
         }
     }
@@ -248,8 +256,8 @@ impl Encoding<'_> {
                 let code = kx.narrow(DType::U8, code);
                 store_at(kx, nhwc.source, at, code);
             }
-            Output::Gradient { bits, .. } => {
-                let limit = gradient_levels(*bits) << fraction_bits(*bits);
+            Output::Gradient { bits, levels, .. } => {
+                let limit = levels << fraction_bits(*bits);
                 let v = fixed_point(kx, u, shift, fraction_bits(*bits), limit);
                 self.see(kx, u, shift, at, shape);
                 self.store_gradient(kx, v, (key, None), at, shape);
@@ -401,7 +409,7 @@ fn round(
 ) -> Value {
     let f = fraction_bits(bits) as u8;
     let random = match (rounding, key) {
-        (Rounding::Stochastic(_), Some(key)) => {
+        (Rounding::Stochastic(_) | Rounding::Logarithmic { .. }, Some(key)) => {
             let blocks = shape.blocks() as i64;
             let (line, image) = (shape.w as i64 * blocks, shape.h as i64 * shape.w as i64 * blocks);
             let mut terms = vec![];
@@ -411,6 +419,9 @@ fn round(
                 offset += coord.offset * stride;
             }
             let r = kx.random(key, &terms, offset);
+            if let Rounding::Logarithmic { most, .. } = rounding {
+                return logarithmic(kx, (v, r), f, most);
+            }
             let mask = kx.splat_const(DType::I16, (1 << f) - 1);
             kx.and(r, mask)
         }
@@ -437,11 +448,36 @@ fn pseudo_stochastic(kx: &mut Kx, v: Value, bits: u32) -> Value {
     let up = kx.lt(low, high); // −1 where it is true
     let whole = kx.shift_right(size, f);
     let size = kx.sub(whole, up);
+    signed_like(kx, size, v, gradient_levels(bits))
+}
+
+/// The magnitude to a multiple of the power of two below it, which leaves that power or the next; below 1, to 0 or 1.
+fn logarithmic(kx: &mut Kx, (v, random): (Value, Value), f: u8, most: i32) -> Value {
+    let size = kx.abs(v);
+    // All bits below the highest, and those of the fraction.
+    let mut below = size;
+    for by in [1u8, 2, 4, 8] {
+        let part = kx.shift_right(below, by);
+        below = kx.or(below, part);
+    }
+    let below = kx.shift_right(below, 1);
+    let fraction = kx.splat_const(DType::I16, (1 << f) - 1);
+    let below = kx.or(below, fraction);
+    let part = kx.and(random, below);
+    let size = kx.add(size, part);
+    let part = kx.and(size, below);
+    let size = kx.sub(size, part);
+    let size = kx.shift_right(size, f);
+    signed_like(kx, size, v, most)
+}
+
+/// A magnitude with the sign of `v`, within ±`most`.
+fn signed_like(kx: &mut Kx, size: Value, v: Value, most: i32) -> Value {
     let zero = kx.splat_const(DType::I16, 0);
     let negative = kx.lt(v, zero);
     let flipped = kx.xor(size, negative);
     let code = kx.sub(flipped, negative);
-    kx.clamp(code, -gradient_levels(bits), gradient_levels(bits))
+    kx.clamp(code, -most, most)
 }
 
 /// Largest absolute code of `bits`.

@@ -7,7 +7,7 @@ use super::affine::{Source, Totals};
 use super::cx::{Cx, Kx, SUM, Shape, WIDE};
 use super::gather::Reduced;
 use super::weights::{MASTER_BITS, clamp};
-use crate::kernel::{BufferId, DType, Index, Kind, Param, Range, Value};
+use crate::kernel::{Address, BufferId, DType, Index, Kind, Param, Range, Value};
 use crate::numbers::{self, packed};
 
 /// Logits: i32 accumulators of the last layer with what gives them meaning.
@@ -56,100 +56,158 @@ pub(super) fn softmax_cross_entropy(cx: &mut Cx, logits: &Logits) -> Loss {
     cx.call("softmax_cross_entropy", items, |kx| {
         let item = kx.item();
         let at = |kx: &mut Kx, b: BufferId, n: u32| kx.update(b).at(0).plus(item, n as i64);
-        let (zs, es) = (at(kx, z, cp), at(kx, e, cp));
+        let (z, e) = (at(kx, z, cp), at(kx, e, cp));
         let (top, sum) = (at(kx, scratch, 2), at(kx, scratch, 2).offset(1));
-        kx.for_(group, |kx, i| {
-            let row = |p: Param| p.at(0).plus(item, group as i64 * cp as i64).plus(i, cp as i64);
-            let sample = |p: Param| p.at(0).plus(item, group as i64).plus(i, 1);
-            let low = kx.int(-LOGIT);
-            kx.store(top.clone(), low);
-            kx.for_(classes, |kx, c| {
-                let p = kx.read(logits.accumulators);
-                let acc = kx.load_scalar(row(p).plus(c, 1));
-                let v = logit(kx, logits, acc, c);
-                kx.store(zs.clone().plus(c, 1), v);
-                kx.max_into(top.clone(), v);
-            });
-            let zero = kx.int(0);
-            kx.store(sum.clone(), zero);
-            kx.for_(classes, |kx, c| {
-                let most = kx.load_scalar(top.clone());
-                let v = kx.load_scalar(zs.clone().plus(c, 1));
-                let down = kx.sub(most, v);
-                let v = exponential(kx, exp2, down);
-                kx.store(es.clone().plus(c, 1), v);
-                kx.acc64(sum.clone(), v);
-            });
-            let best = kx.update(predictions);
-            kx.store(sample(best), zero);
-            kx.for_(classes, |kx, back| {
-                // Downwards, so that of equal logits the first class wins.
-                let (last, back_value) = (kx.int(classes as i64 - 1), kx.index(back));
-                let class = kx.sub(last, back_value);
-                let most = kx.load_scalar(top.clone());
-                let v = kx.load_scalar(zs.clone().offset(classes as i64 - 1).plus(back, -1));
-                let is = kx.eq(v, most);
-                let known = kx.load_scalar(sample(best));
-                let class = kx.select(is, class, known);
-                kx.store(sample(best), class);
-            });
+        kx.for_(group, |kx, image| {
+            let sample = Sample { logits, item, image, group, z, e, top, sum };
+            sample.logits(kx);
+            sample.exponentials(kx, exp2);
+            sample.predict(kx, predictions);
             let label = kx.read(labels);
-            let label = kx.load_scalar(sample(label));
-            let g = kx.update(gradient);
-            let others = kx.update(scratch_others).at(0).plus(item, 1);
-            kx.store(others.clone(), zero);
-            kx.for_(classes, |kx, c| {
-                let class = kx.index(c);
-                let is = kx.eq(class, label);
-                let v = kx.load_scalar(es.clone().plus(c, 1));
-                let total = kx.load_scalar(sum.clone());
-                let one = kx.int(1);
-                let total = kx.max(total, one);
-                let v = kx.shift_left(v, 30);
-                let p = kx.div(v, total);
-                let p = kx.clamp(p, 0, 1 << 30);
-                let zero = kx.int(0);
-                let p = kx.select(is, zero, p);
-                kx.acc64(others.clone(), p);
-                kx.store(row(g).plus(c, 1), p);
-            });
-            kx.for_(classes, |kx, c| {
-                let class = kx.index(c);
-                let is = kx.eq(class, label);
-                let v = kx.load_scalar(row(g).plus(c, 1));
-                let rest = kx.load_scalar(others.clone());
-                let zero = kx.int(0);
-                let target = kx.sub(zero, rest);
-                let v = kx.select(is, target, v);
-                let v = clamp(kx, v, 2 * Q30 - 1);
-                kx.store(row(g).plus(c, 1), v);
-            });
-            if cp > classes {
-                kx.for_(cp - classes, |kx, c| {
-                    let zero = kx.int(0);
-                    kx.store(row(g).offset(classes as i64).plus(c, 1), zero);
-                });
-            }
-            let most = kx.load_scalar(top.clone());
-            // z_target: the only class whose number is the label.
-            let target_z = kx.update(scratch_target).at(0).plus(item, 1);
-            kx.store(target_z.clone(), zero);
-            kx.for_(classes, |kx, c| {
-                let class = kx.index(c);
-                let is = kx.eq(class, label);
-                let v = kx.load_scalar(zs.clone().plus(c, 1));
-                let known = kx.load_scalar(target_z.clone());
-                let v = kx.select(is, v, known);
-                kx.store(target_z.clone(), v);
-            });
-            let target = kx.load_scalar(target_z);
-            let total = kx.load_scalar(sum.clone());
+            let label = kx.load_scalar(sample.of(label));
+            sample.gradient(kx, label, gradient, scratch_others);
+            let most = kx.load_scalar(sample.top.clone());
+            let target = sample.target(kx, label, scratch_target);
+            let total = kx.load_scalar(sample.sum.clone());
             let value = loss_of(kx, ln2, total, most, target);
             let out = kx.write(loss);
-            kx.store(sample(out), value);
+            kx.store(sample.of(out), value);
         });
     });
     Loss { gradient, shape: logits.shape }
+}
+
+/// An image of an item's group, and where the item keeps what it computes of it.
+struct Sample<'a> {
+    logits: &'a Logits,
+    item: Index,
+    image: Index,
+    /// Images of an item.
+    group: u32,
+    /// Logits in Q16 nats, by class.
+    z: Address,
+    /// Exponentials in Q30, by class.
+    e: Address,
+    /// The largest logit.
+    top: Address,
+    /// The sum of the exponentials.
+    sum: Address,
+}
+
+impl Sample<'_> {
+    /// Its element of a buffer with one for each image.
+    fn of(&self, p: Param) -> Address {
+        p.at(0).plus(self.item, self.group as i64).plus(self.image, 1)
+    }
+
+    /// Its first element of a buffer with one for each image and channel.
+    fn row(&self, p: Param) -> Address {
+        let cp = self.logits.shape.cp() as i64;
+        p.at(0).plus(self.item, self.group as i64 * cp).plus(self.image, cp)
+    }
+
+    /// Logits in nats, and the largest.
+    fn logits(&self, kx: &mut Kx) {
+        let low = kx.int(-LOGIT);
+        kx.store(self.top.clone(), low);
+        kx.for_(self.logits.shape.c, |kx, c| {
+            let p = kx.read(self.logits.accumulators);
+            let acc = kx.load_scalar(self.row(p).plus(c, 1));
+            let v = logit(kx, self.logits, acc, c);
+            kx.store(self.z.clone().plus(c, 1), v);
+            kx.max_into(self.top.clone(), v);
+        });
+    }
+
+    /// Exponentials of the logits below the largest, and their sum.
+    fn exponentials(&self, kx: &mut Kx, exp2: BufferId) {
+        let zero = kx.int(0);
+        kx.store(self.sum.clone(), zero);
+        kx.for_(self.logits.shape.c, |kx, c| {
+            let most = kx.load_scalar(self.top.clone());
+            let v = kx.load_scalar(self.z.clone().plus(c, 1));
+            let down = kx.sub(most, v);
+            let v = exponential(kx, exp2, down);
+            kx.store(self.e.clone().plus(c, 1), v);
+            kx.acc64(self.sum.clone(), v);
+        });
+    }
+
+    /// The class of the largest logit.
+    fn predict(&self, kx: &mut Kx, predictions: BufferId) {
+        let classes = self.logits.shape.c as i64;
+        let best = kx.update(predictions);
+        let zero = kx.int(0);
+        kx.store(self.of(best), zero);
+        kx.for_(classes as u32, |kx, back| {
+            // Downwards, so that of equal logits the first class wins.
+            let (last, back_value) = (kx.int(classes - 1), kx.index(back));
+            let class = kx.sub(last, back_value);
+            let most = kx.load_scalar(self.top.clone());
+            let v = kx.load_scalar(self.z.clone().offset(classes - 1).plus(back, -1));
+            let is = kx.eq(v, most);
+            let known = kx.load_scalar(self.of(best));
+            let class = kx.select(is, class, known);
+            kx.store(self.of(best), class);
+        });
+    }
+
+    /// p − onehot: the probabilities of all classes but the label's, and there minus their sum.
+    fn gradient(&self, kx: &mut Kx, label: Value, gradient: BufferId, others: BufferId) {
+        let (classes, cp) = (self.logits.shape.c, self.logits.shape.cp());
+        let g = kx.update(gradient);
+        let others = kx.update(others).at(0).plus(self.item, 1);
+        let zero = kx.int(0);
+        kx.store(others.clone(), zero);
+        kx.for_(classes, |kx, c| {
+            let class = kx.index(c);
+            let is = kx.eq(class, label);
+            let v = kx.load_scalar(self.e.clone().plus(c, 1));
+            let total = kx.load_scalar(self.sum.clone());
+            let one = kx.int(1);
+            let total = kx.max(total, one);
+            let v = kx.shift_left(v, 30);
+            let p = kx.div(v, total);
+            let p = kx.clamp(p, 0, 1 << 30);
+            let zero = kx.int(0);
+            let p = kx.select(is, zero, p);
+            kx.acc64(others.clone(), p);
+            kx.store(self.row(g).plus(c, 1), p);
+        });
+        kx.for_(classes, |kx, c| {
+            let class = kx.index(c);
+            let is = kx.eq(class, label);
+            let v = kx.load_scalar(self.row(g).plus(c, 1));
+            let rest = kx.load_scalar(others.clone());
+            let zero = kx.int(0);
+            let target = kx.sub(zero, rest);
+            let v = kx.select(is, target, v);
+            let v = clamp(kx, v, 2 * Q30 - 1);
+            kx.store(self.row(g).plus(c, 1), v);
+        });
+        if cp > classes {
+            kx.for_(cp - classes, |kx, c| {
+                let zero = kx.int(0);
+                kx.store(self.row(g).offset(classes as i64).plus(c, 1), zero);
+            });
+        }
+    }
+
+    /// The logit of the label: the only class whose number it is.
+    fn target(&self, kx: &mut Kx, label: Value, scratch: BufferId) -> Value {
+        let target = kx.update(scratch).at(0).plus(self.item, 1);
+        let zero = kx.int(0);
+        kx.store(target.clone(), zero);
+        kx.for_(self.logits.shape.c, |kx, c| {
+            let class = kx.index(c);
+            let is = kx.eq(class, label);
+            let v = kx.load_scalar(self.z.clone().plus(c, 1));
+            let known = kx.load_scalar(target.clone());
+            let v = kx.select(is, v, known);
+            kx.store(target.clone(), v);
+        });
+        kx.load_scalar(target)
+    }
 }
 
 /// A logit in Q16 nats: accumulator·unit + bias.

@@ -60,8 +60,8 @@ impl Lowering<'_> {
             let zeros = (node.path.as_str(), MetricKind::ZeroGradients, format!("{path}.zeros"));
             let zeros = metrics::count(&mut self.cx, zeros, of, &[zero]);
             self.metrics.push(zeros);
-            // Of fewer than 15 codes, the ends are used without anything being wrong.
-            if plan.bits > 3 && plan.rows.is_none() {
+            // Of few codes, the ends are used without anything being wrong.
+            if plan.steps >= 7 && plan.rows.is_none() {
                 let ends = (node.path.as_str(), MetricKind::SaturatedCodes, format!("{path}.saturated"));
                 let ends = metrics::count(&mut self.cx, ends, of, &[zero - levels, zero + levels]);
                 self.metrics.push(ends);
@@ -109,8 +109,11 @@ impl Lowering<'_> {
         let shape = affine.shape;
         let path = format!("{}.gradient{number}", node.path);
         let rows = RowScales::new(&mut self.cx, &path, &scheme.params, shape);
-        let bits = if rows.is_some() { quant::STORED_BITS } else { quant::bits(&scheme.params) };
-        let steps = rows.map_or(gradient_levels(bits), |rows| rows.steps());
+        let quantizer = quant::find(&scheme.quantizer)
+            .ok_or_else(|| unsupported(format!("there is no quantizer `{}`", scheme.quantizer)))?;
+        let width = quant::bits(&scheme.params);
+        let bits = if rows.is_some() { quant::STORED_BITS } else { quantizer.stored_bits(width) };
+        let steps = rows.map_or(quantizer.levels(width, true).hi as i32, |rows| rows.steps());
         let largest_code = rows.map_or(steps, |rows| rows.largest_code());
         let reads = |op: &str| {
             let readers = self.readers.get(&node.results[0]).into_iter().flatten();
@@ -121,6 +124,7 @@ impl Lowering<'_> {
         let rounding = match scheme.quantizer.as_str() {
             "stochastic" => Rounding::Stochastic(self.keys.get(&mut self.cx, stream)),
             "pseudo_stochastic" => Rounding::PseudoStochastic,
+            "logarithmic" => Rounding::Logarithmic { key: self.keys.get(&mut self.cx, stream), most: steps },
             _ => Rounding::Nearest,
         };
         let Ranged { grid: Grid { fixed, step }, hindsight } =
@@ -148,7 +152,20 @@ impl Lowering<'_> {
             weight_step: step,
             sums: total,
         };
-        Ok(Plan { fixed, bits, rows, rounding, nhwc, blocked, largest, sums, codes, hindsight, grid_step })
+        Ok(Plan {
+            fixed,
+            bits,
+            steps,
+            rows,
+            rounding,
+            nhwc,
+            blocked,
+            largest,
+            sums,
+            codes,
+            hindsight,
+            grid_step,
+        })
     }
 
     fn blocked(&mut self, path: &str, conv: &Conv, shape: Shape, largest_code: i32) -> Blocked {
@@ -232,6 +249,7 @@ impl Lowering<'_> {
         let largest = self.cx.temp(name, DType::I16, &[items, cp], Range::new(0, 32767));
         let output = Output::Gradient {
             bits,
+            levels: gradient_levels(bits),
             rows: None,
             rounding: Rounding::Nearest,
             nhwc: None,
@@ -383,6 +401,8 @@ fn seen_fraction(bits: u32) -> u32 {
 struct Plan {
     fixed: super::affine::Fixed,
     bits: u32,
+    /// Of the grid, in the range.
+    steps: i32,
     rows: Option<RowScales>,
     rounding: Rounding,
     nhwc: Option<Bordered>,
@@ -400,6 +420,7 @@ impl Plan {
             fixed: &self.fixed,
             output: Output::Gradient {
                 bits: self.bits,
+                levels: self.steps,
                 rows: self.rows,
                 rounding: self.rounding,
                 nhwc: self.nhwc,

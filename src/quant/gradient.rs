@@ -26,9 +26,9 @@ pub(super) struct Gradient {
 
 const RANGES: &[&str] = &["bound", "max", "hindsight", "clip"];
 
-const fn range_params(per: ParamSpec) -> [ParamSpec; 5] {
+pub(super) const fn range_params(bits: ParamSpec, per: ParamSpec) -> [ParamSpec; 5] {
     [
-        bits_param("bits of a gradient code"),
+        bits,
         ParamSpec::optional(
             "range",
             Kind::Word(RANGES),
@@ -51,19 +51,20 @@ const fn range_params(per: ParamSpec) -> [ParamSpec; 5] {
     ]
 }
 
-const PER: &str =
+/// Bits that any evenly spaced codes may have.
+const BITS: ParamSpec = bits_param("bits of a gradient code");
+/// What `per` means for a quantizer without scales of rows.
+pub(super) const PER: &str =
     "what shares a scale: the tensor, or a channel (of the weight gradient; the data gradient has one scale)";
 const PER_ROW: &str = "what shares a scale: the tensor, a channel (of the weight gradient only), or a row of a channel of an image";
 
 /// Parameters of a quantizer that knows scales of a tensor and of channels.
-pub(super) static PARAMS: &[ParamSpec] = &range_params(per_param("tensor", PER));
+pub(super) static PARAMS: &[ParamSpec] = &range_params(BITS, per_param("tensor", PER));
 /// Parameters of a quantizer that knows scales of rows too.
-pub(super) static PARAMS_ROW: &[ParamSpec] = &range_params(ParamSpec::optional(
-    "per",
-    Kind::Word(&["tensor", "channel", "row"]),
-    Literal::Word("tensor"),
-    PER_ROW,
-));
+pub(super) static PARAMS_ROW: &[ParamSpec] = &range_params(
+    BITS,
+    ParamSpec::optional("per", Kind::Word(&["tensor", "channel", "row"]), Literal::Word("tensor"), PER_ROW),
+);
 
 impl Quantizer for Gradient {
     fn name(&self) -> &'static str {

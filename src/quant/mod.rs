@@ -6,6 +6,7 @@
 //! This module knows no op; how ranges and codes are computed in integers is written beside the lane functions.
 
 mod gradient;
+mod logarithmic;
 mod max_abs;
 mod nearest;
 mod pact;
@@ -86,6 +87,11 @@ pub trait Quantizer: Sync {
         if signed { Levels::symmetric(bits) } else { Levels::unsigned(bits) }
     }
 
+    /// Bits of the integer that a code of `bits` is stored as.
+    fn stored_bits(&self, bits: u32) -> u32 {
+        bits
+    }
+
     /// The range of a granule whose largest magnitude is `largest`; where the range is kept from earlier steps, that of
     /// a first step.
     fn range_f64(&self, largest: f64, params: &Attrs) -> f64;
@@ -142,6 +148,7 @@ pub static ALL: &[&dyn Quantizer] = &[
     &stochastic::STOCHASTIC,
     &nearest::NEAREST,
     &pseudo_stochastic::PSEUDO_STOCHASTIC,
+    &logarithmic::Logarithmic,
 ];
 
 /// The quantizer of a name.

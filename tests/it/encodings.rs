@@ -9,7 +9,7 @@
 use std::sync::OnceLock;
 
 use fqt_runtime::random;
-use fqtc::ir::{Attr, Attrs, Module, Node};
+use fqtc::ir::{Attr, Attrs, Module, Node, Scheme};
 use fqtc::numbers::packed;
 use fqtc::quant;
 use fqtc::tensor::Tensor;
@@ -20,7 +20,7 @@ use crate::support::teacher::{Step, times};
 use crate::teacher::{centred, close, network, quiet};
 
 /// Quantizer, range, what shares a scale, bits.
-const SCHEMES: [(&str, &str, &str, i64); 11] = [
+const SCHEMES: [(&str, &str, &str, i64); 14] = [
     ("stochastic", "bound", "channel", 4),
     ("stochastic", "max", "tensor", 4),
     ("stochastic", "clip", "channel", 2),
@@ -32,6 +32,9 @@ const SCHEMES: [(&str, &str, &str, i64); 11] = [
     ("nearest", "hindsight", "channel", 8),
     ("pseudo_stochastic", "hindsight", "tensor", 5),
     ("pseudo_stochastic", "max", "channel", 8),
+    ("logarithmic", "bound", "tensor", 4),
+    ("logarithmic", "clip", "channel", 3),
+    ("logarithmic", "hindsight", "tensor", 2),
 ];
 
 fn networks() -> [(&'static str, Module); 3] {
@@ -77,7 +80,7 @@ fn samples() -> &'static [(String, Step)] {
 /// A gradient and its encoding.
 struct Encoded<'a> {
     encoding: String,
-    scheme: &'a fqtc::ir::Scheme,
+    scheme: &'a Scheme,
     bits: u32,
     levels: quant::Levels,
     /// The oracle's gradient of the accumulators, in steps of the grid.
@@ -144,7 +147,7 @@ fn encoded<'a>(step: &'a Step, node: &Node) -> Encoded<'a> {
     let fixed = Tensor::new(shape.clone(), (0..n).map(fixed).collect());
     let (levels, multipliers) = match step.has_row_scales(node) {
         true => row_multipliers(&fixed, &scheme.params),
-        false => (quant::Levels::symmetric(bits), None),
+        false => (levels(scheme), None),
     };
     Encoded {
         levels,
@@ -157,6 +160,11 @@ fn encoded<'a>(step: &'a Step, node: &Node) -> Encoded<'a> {
         bits,
         steps,
     }
+}
+
+/// The codes of a scheme without scales of rows.
+fn levels(scheme: &Scheme) -> quant::Levels {
+    quant::find(&scheme.quantizer).unwrap().levels(quant::bits(&scheme.params), true)
 }
 
 /// The steps of the tensor's range, and what each row multiplies its codes by: 2^k or 3·2^k, no more than its extremes need,
@@ -262,7 +270,7 @@ fn codes_are_the_rounded_gradients() {
                         let levels = quant::Levels::twos_complement(width);
                         (by_row(fixed, of_rows[i], width), f64::from(of_rows[i]), levels)
                     }
-                    None => (fixed, 1.0, quant::Levels::symmetric(width)),
+                    None => (fixed, 1.0, levels(e.scheme)),
                 };
                 let code = quantizer.encode_f64(scaled, bits, width, levels) as f64 * by;
                 for codes in &written {

@@ -8,10 +8,15 @@ use fqtc::quant::{self, Levels, Quantizer};
 use crate::oracle::Noise;
 use crate::support::modules;
 
-/// All widths, signed and, for activations, unsigned.
+/// All widths that it has, signed and, for activations, unsigned.
 fn forms(quantizer: &dyn Quantizer) -> Vec<(u32, Levels)> {
     let signs: &[bool] = if quantizer.role() == Role::Activations { &[true, false] } else { &[true] };
-    (2..=8).flat_map(|bits| signs.iter().map(move |&signed| (bits, quantizer.levels(bits, signed)))).collect()
+    let bits = quantizer.params().iter().find(|spec| spec.name == "bits").unwrap();
+    let has = |width: &u32| bits.check(&Attr::Int(i64::from(*width))).is_ok();
+    (2..=8)
+        .filter(has)
+        .flat_map(|bits| signs.iter().map(move |&signed| (bits, quantizer.levels(bits, signed))))
+        .collect()
 }
 
 #[test]
@@ -33,11 +38,27 @@ fn codes_stay_in_their_levels_and_near_the_value() {
     }
 }
 
+/// All codes: every integer of the levels, or zero and the powers of two.
+fn codes(quantizer: &dyn Quantizer, levels: Levels) -> impl Iterator<Item = i64> {
+    let powers = quantizer.name() == "logarithmic";
+    (levels.lo..=levels.hi).filter(move |code| !powers || code.unsigned_abs().count_ones() <= 1)
+}
+
+#[test]
+fn there_are_as_many_codes_as_bits_name() {
+    for quantizer in quant::ALL {
+        for (bits, levels) in forms(*quantizer) {
+            let count = codes(*quantizer, levels).count();
+            assert_eq!(count + usize::from(levels.lo < 0), 1 << bits, "{} {bits}", quantizer.name());
+        }
+    }
+}
+
 #[test]
 fn codes_encode_to_themselves() {
     for quantizer in quant::ALL {
         for (bits, levels) in forms(*quantizer) {
-            for code in levels.lo..=levels.hi {
+            for code in codes(*quantizer, levels) {
                 for random in [0, 1, 0x7fff, 0x8000, 0xffff] {
                     let again = quantizer.encode_f64(code as f64, random, bits, levels);
                     assert_eq!(again, code, "{} {bits}", quantizer.name());
@@ -51,10 +72,7 @@ fn codes_encode_to_themselves() {
 fn codes_are_symmetric_or_unsigned() {
     for quantizer in quant::ALL {
         for (bits, levels) in forms(*quantizer) {
-            assert!(
-                levels.lo == 0 && levels.hi == (1 << bits) - 1
-                    || -levels.lo == levels.hi && levels.hi == (1 << (bits - 1)) - 1
-            );
+            assert!(levels.lo == 0 && levels.hi == (1 << bits) - 1 || -levels.lo == levels.hi);
         }
     }
 }
@@ -62,14 +80,18 @@ fn codes_are_symmetric_or_unsigned() {
 /// Over all patterns that reach the fraction, the mean code of a stochastic quantizer is the value on its fixed point.
 #[test]
 fn stochastic_rounding_is_unbiased() {
-    let quantizer = quant::find("stochastic").unwrap();
-    for bits in 2..=8 {
-        let (levels, fraction) = (quantizer.levels(bits, true), 16 - bits);
-        for fixed in [-77i64, -1, 0, 1, 3, 100, 127] {
-            let scaled = fixed as f64 / f64::from(1u32 << fraction);
-            let sum: i64 =
-                (0..1u32 << fraction).map(|r| quantizer.encode_f64(scaled, r as u16, bits, levels)).sum();
-            assert_eq!(sum, fixed, "{bits} bits");
+    for quantizer in ["stochastic", "logarithmic"].map(|name| quant::find(name).unwrap()) {
+        for (bits, levels) in forms(quantizer) {
+            let fraction = 16 - quantizer.stored_bits(bits);
+            for fixed in [-77i64, -1, 0, 1, 3, 100, 127, 700, -16000] {
+                let scaled = fixed as f64 / f64::from(1u32 << fraction);
+                if scaled.abs() > levels.hi as f64 {
+                    continue;
+                }
+                let codes = (0..1u32 << 16).map(|r| quantizer.encode_f64(scaled, r as u16, bits, levels));
+                let sum: i64 = codes.sum();
+                assert_eq!(sum, fixed << (16 - fraction), "{} {bits}, {fixed}", quantizer.name());
+            }
         }
     }
 }

@@ -22,7 +22,7 @@ impl Choices {
 /// The module of a seed.
 pub(crate) fn module(seed: u64) -> Module {
     let mut choices = Choices(mix64(seed));
-    let gradients = choices.pick(&["stochastic", "nearest", "pseudo_stochastic"]);
+    let gradients = choices.pick(&["stochastic", "nearest", "pseudo_stochastic", "logarithmic"]);
     let mut module =
         empty("random", 2, [6 + choices.below(4), 6 + choices.below(4), 1 + choices.below(3)], gradients);
     rules(&mut module, &mut choices);

@@ -282,7 +282,8 @@ impl Step {
         if self.has_row_scales(node) {
             return quant::STORED_BITS;
         }
-        quant::bits(&self.module.schemes[word(&node.attrs, "scheme")].params)
+        let scheme = &self.module.schemes[word(&node.attrs, "scheme")];
+        quant::find(&scheme.quantizer).unwrap().stored_bits(quant::bits(&scheme.params))
     }
 
     /// Whether rows of a gradient have scales.
