@@ -20,9 +20,8 @@ pub(super) enum Rounding {
     Nearest,
     /// By the lower half of the fraction's own bits (NITI).
     PseudoStochastic,
-    /// To a power of two up to `most`, up with the probability of what is above the lower one (LUQ), by the bits of a key
-    /// (i64).
-    Logarithmic { key: BufferId, most: i32 },
+    /// To a power of two, up with the probability of what is above the lower one (LUQ), by the bits of this key (i64).
+    Logarithmic(BufferId),
 }
 
 /// Where the codes of an encoding go.
@@ -181,10 +180,9 @@ fn keep_row(
 impl Encoding<'_> {
     fn key(&self, kx: &mut Kx) -> Option<Value> {
         match &self.output {
-            Output::Gradient {
-                rounding: Rounding::Stochastic(key) | Rounding::Logarithmic { key, .. },
-                ..
-            } => Some(kx.scalar(*key)),
+            Output::Gradient { rounding: Rounding::Stochastic(key) | Rounding::Logarithmic(key), .. } => {
+                Some(kx.scalar(*key))
+            }
             _ => None,
         }
     }
@@ -294,12 +292,15 @@ impl Encoding<'_> {
         at: &At,
         shape: Shape,
     ) {
-        let Output::Gradient { bits, rounding, nhwc, blocked, sums, .. } = &self.output else { return };
+        let Output::Gradient { bits, levels, rounding, nhwc, blocked, sums, .. } = &self.output else {
+            return;
+        };
         let code = match row {
-            None => round(kx, v, *bits, *rounding, key, at, shape),
+            None => round(kx, v, (*bits, *levels), *rounding, key, at, shape),
             Some(row) => {
                 let v = row.scaled(kx, v);
-                let code = round(kx, v, row.bits(), *rounding, key, at, shape);
+                let bits = (row.bits(), gradient_levels(row.bits()));
+                let code = round(kx, v, bits, *rounding, key, at, shape);
                 row.stored(kx, code)
             }
         };
@@ -401,7 +402,7 @@ fn fixed_point(kx: &mut Kx, u: Value, shift: Value, fraction: u32, limit: i32) -
 fn round(
     kx: &mut Kx,
     v: Value,
-    bits: u32,
+    (bits, levels): (u32, i32),
     rounding: Rounding,
     key: Option<Value>,
     at: &At,
@@ -409,7 +410,7 @@ fn round(
 ) -> Value {
     let f = fraction_bits(bits) as u8;
     let random = match (rounding, key) {
-        (Rounding::Stochastic(_) | Rounding::Logarithmic { .. }, Some(key)) => {
+        (Rounding::Stochastic(_) | Rounding::Logarithmic(_), Some(key)) => {
             let blocks = shape.blocks() as i64;
             let (line, image) = (shape.w as i64 * blocks, shape.h as i64 * shape.w as i64 * blocks);
             let mut terms = vec![];
@@ -419,13 +420,13 @@ fn round(
                 offset += coord.offset * stride;
             }
             let r = kx.random(key, &terms, offset);
-            if let Rounding::Logarithmic { most, .. } = rounding {
-                return logarithmic(kx, (v, r), f, most);
+            if let Rounding::Logarithmic(_) = rounding {
+                return logarithmic(kx, (v, r), f, levels);
             }
             let mask = kx.splat_const(DType::I16, (1 << f) - 1);
             kx.and(r, mask)
         }
-        (Rounding::PseudoStochastic, _) => return pseudo_stochastic(kx, v, bits),
+        (Rounding::PseudoStochastic, _) => return pseudo_stochastic(kx, v, bits, levels),
         _ => kx.splat_const(DType::I16, 1 << (f - 1)),
     };
     let v = kx.add(v, random);
@@ -434,7 +435,7 @@ fn round(
 
 /// On magnitudes, up iff the upper half of the fraction exceeds the lower half. Added to the two's complement instead,
 /// the lower half would carry less than half of the time on both sides of zero: a bias downwards, which sums show.
-fn pseudo_stochastic(kx: &mut Kx, v: Value, bits: u32) -> Value {
+fn pseudo_stochastic(kx: &mut Kx, v: Value, bits: u32, levels: i32) -> Value {
     let f = fraction_bits(bits) as u8;
     let half = f / 2;
     let size = kx.abs(v);
@@ -448,11 +449,11 @@ fn pseudo_stochastic(kx: &mut Kx, v: Value, bits: u32) -> Value {
     let up = kx.lt(low, high); // −1 where it is true
     let whole = kx.shift_right(size, f);
     let size = kx.sub(whole, up);
-    signed_like(kx, size, v, gradient_levels(bits))
+    signed_like(kx, size, v, levels)
 }
 
 /// The magnitude to a multiple of the power of two below it, which leaves that power or the next; below 1, to 0 or 1.
-fn logarithmic(kx: &mut Kx, (v, random): (Value, Value), f: u8, most: i32) -> Value {
+fn logarithmic(kx: &mut Kx, (v, random): (Value, Value), f: u8, levels: i32) -> Value {
     let size = kx.abs(v);
     // All bits below the highest, and those of the fraction.
     let mut below = size;
@@ -468,16 +469,16 @@ fn logarithmic(kx: &mut Kx, (v, random): (Value, Value), f: u8, most: i32) -> Va
     let part = kx.and(size, below);
     let size = kx.sub(size, part);
     let size = kx.shift_right(size, f);
-    signed_like(kx, size, v, most)
+    signed_like(kx, size, v, levels)
 }
 
-/// A magnitude with the sign of `v`, within ±`most`.
-fn signed_like(kx: &mut Kx, size: Value, v: Value, most: i32) -> Value {
+/// A magnitude with the sign of `v`, within ±`levels`.
+fn signed_like(kx: &mut Kx, size: Value, v: Value, levels: i32) -> Value {
     let zero = kx.splat_const(DType::I16, 0);
     let negative = kx.lt(v, zero);
     let flipped = kx.xor(size, negative);
     let code = kx.sub(flipped, negative);
-    kx.clamp(code, -most, most)
+    kx.clamp(code, -levels, levels)
 }
 
 /// Largest absolute code of `bits`.

@@ -124,7 +124,7 @@ impl Lowering<'_> {
         let rounding = match scheme.quantizer.as_str() {
             "stochastic" => Rounding::Stochastic(self.keys.get(&mut self.cx, stream)),
             "pseudo_stochastic" => Rounding::PseudoStochastic,
-            "logarithmic" => Rounding::Logarithmic { key: self.keys.get(&mut self.cx, stream), most: steps },
+            "logarithmic" => Rounding::Logarithmic(self.keys.get(&mut self.cx, stream)),
             _ => Rounding::Nearest,
         };
         let Ranged { grid: Grid { fixed, step }, hindsight } =
