@@ -19,6 +19,8 @@ use crate::schedule::{Chain, Schedule, schedule};
 use crate::tensor::Tensor;
 use crate::{passes, plan_check};
 
+pub use crate::lower::IMAGE_SCALE;
+
 /// A module lowered, verified and placed; still the same for every target.
 #[derive(Clone, Debug)]
 pub struct Compiled {
@@ -197,9 +199,8 @@ fn artifact(
     };
     let (train, eval, eval_batch) = (steps(0), steps(1), steps(2));
     Artifact {
-        model_hash: model_hash(programs),
+        model_hash: model_hash(&programs[0]),
         arena_bytes: plan.bytes,
-        prepare: Steps::default(),
         train,
         eval,
         eval_batch,
@@ -235,9 +236,15 @@ fn runtime_dtype(dtype: kernel::DType) -> DType {
     }
 }
 
-/// Names the arithmetic: the text of the training program says all of it.
-fn model_hash(programs: &[Program; 3]) -> String {
-    fqt_runtime::checkpoint::hex(programs[0].to_string().as_bytes())
+/// Names the arithmetic of training: the program, and its tables whole, of which the text shows the first elements.
+fn model_hash(program: &Program) -> String {
+    let mut all = program.to_string().into_bytes();
+    for buffer in &program.buffers {
+        if let Kind::Const(values) = &buffer.kind {
+            all.extend(encoded(buffer.dtype, values));
+        }
+    }
+    fqt_runtime::checkpoint::hex(&all)
 }
 
 /// Initial contents of state, and tables.

@@ -166,8 +166,10 @@ fn replay(program: &Program, schedule: &Schedule, offsets: &[u32], bytes: u64) -
 
 /// Makes `buffer` the owner of a span; gives the buffers that lose it.
 fn claim(owners: &mut Owners, start: u64, end: u64, buffer: usize) -> Vec<usize> {
+    // Spans of owners do not meet, so those that end behind the start are the last ones before the end.
+    let before = owners.range(..end).rev();
     let hit: Vec<(u64, (u64, usize))> =
-        owners.range(..end).filter(|(_, (e, _))| *e > start).map(|(&s, &o)| (s, o)).collect();
+        before.take_while(|(_, (e, _))| *e > start).map(|(&s, &o)| (s, o)).collect();
     for (s, _) in &hit {
         owners.remove(s);
     }

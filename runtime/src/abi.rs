@@ -1,15 +1,12 @@
-//! The functions that generated code may call: one list, used by the JIT and by object files alike.
+//! The functions that generated code may call: one list.
 //!
 //! Every function takes and returns 64-bit integers; a dyadic travels packed ([`Dyadic::pack`]). They are pure and
 //! accept any bits. Generated code calls nothing else.
 
-#![allow(unsafe_code, reason = "exported names are part of the interface of object files")]
+#![allow(unsafe_code, reason = "exported names are what generated code links to")]
 
 use crate::fixed::{Dyadic, bit_length, div_round};
 use crate::random::hash_key;
-
-/// Version of the interface between generated code and this runtime: symbols, step function, argument units.
-pub const ABI_VERSION: u32 = 1;
 
 /// A name that generated code may call, its address, and its number of arguments.
 pub type Symbol = (&'static str, *const u8, usize);

@@ -4,12 +4,14 @@
 
 use crate::data::Shape;
 use crate::random::hash_key;
+use serde::{Deserialize, Serialize};
 
 /// Separates this stream from all others of a run.
 const STREAM: u64 = 0x4155_474D_454E_5431;
 
 /// What an image is padded with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Padding {
     /// The image itself, mirrored at the middle of its outermost pixels. Training images then have the statistics of whole
     /// ones, and so have batch norm's running averages, which images are tested with.
@@ -50,7 +52,8 @@ impl Padding {
 }
 
 /// What to do to each training image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Augmentation {
     /// Shift by up to this many pixels in both directions, as if the image were padded and then cropped at a random place.
     /// At most 255.

@@ -5,10 +5,11 @@
 //! Equal states give equal bytes. Saving replaces the file whole; loading checks everything before it changes anything.
 
 use crate::arena::Arena;
+use crate::augment::Augmentation;
 use crate::durable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::program::{Artifact, DType, Slot};
-use crate::session::{Mode, Session, Tally};
+use crate::session::{Session, Tally};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,7 @@ use std::path::Path;
 compile_error!("the arena's bytes are written as they are, so they must be little-endian");
 
 /// Version of the record.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// The metadata key.
 const KEY: &str = "fqtc";
 /// Largest header that is read.
@@ -48,6 +49,8 @@ pub struct Checkpoint {
     pub seed: u64,
     /// [`Dataset::fingerprint`](crate::data::Dataset::fingerprint) of what the run learns from.
     pub data: String,
+    /// What is done to its images.
+    pub augmentation: Augmentation,
     /// Where the run stands.
     pub progress: Progress,
 }
@@ -59,6 +62,7 @@ struct Record {
     format: u32,
     model: String,
     data: String,
+    augmentation: Augmentation,
     seed: u64,
     progress: Progress,
     /// Hash of each tensor.
@@ -110,6 +114,7 @@ fn to_bytes(artifact: &Artifact, arena: &Arena, checkpoint: &Checkpoint) -> Vec<
         format: FORMAT,
         model: artifact.model_hash.clone(),
         data: checkpoint.data.clone(),
+        augmentation: checkpoint.augmentation,
         seed: checkpoint.seed,
         progress: checkpoint.progress,
         tensors: artifact.state.iter().map(|slot| (slot.name.clone(), hex(arena.slot_bytes(slot)))).collect(),
@@ -153,7 +158,6 @@ fn load_for(purpose: Use, path: &Path, session: &mut Session) -> Result<Checkpoi
         error.message = format!("`{}` {}", path.display(), error.message);
         error
     })?;
-    session.run(Mode::Prepare);
     Ok(checkpoint)
 }
 
@@ -222,7 +226,8 @@ fn from_bytes(bytes: &[u8], artifact: &Artifact, arena: &mut Arena, purpose: Use
         let tensor = tensors.tensor(&slot.name).expect("found above");
         arena.slot_bytes_mut(slot).copy_from_slice(tensor.data());
     }
-    Ok(Checkpoint { seed: record.seed, data: record.data, progress: record.progress })
+    let Record { seed, data, augmentation, progress, .. } = record;
+    Ok(Checkpoint { seed, data, augmentation, progress })
 }
 
 fn read_record(bytes: &[u8]) -> Result<Record> {
@@ -275,12 +280,14 @@ fn format_error(error: &SafeTensorError) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::Mode;
     use crate::toy;
 
     fn checkpoint() -> Checkpoint {
         let tally = Tally { samples: 8, correct: 3, loss: -5 };
         let progress = Progress { epoch: 2, batch: 1, train: tally, best: Some(tally) };
-        Checkpoint { seed: u64::MAX, data: "data".into(), progress }
+        let augmentation = Augmentation { pad_crop: 4, flip: true, ..Augmentation::default() };
+        Checkpoint { seed: u64::MAX, data: "data".into(), augmentation, progress }
     }
 
     /// A session whose state differs from the initial one.

@@ -23,11 +23,11 @@ enum Row<'a> {
     Epoch(&'a EpochReport),
 }
 
-/// A row of the `.jsonl` file that is read again: steps are passed over.
+/// A row of the `.jsonl` file that is read again.
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum Recorded {
-    Step {},
+    Step { step: u64 },
     Epoch(EpochReport),
 }
 
@@ -38,7 +38,7 @@ pub fn epochs(folder: &Path) -> Result<Vec<EpochReport>> {
     let mut epochs = Vec::new();
     for (number, line) in text.split_inclusive('\n').enumerate().filter(|(_, line)| line.ends_with('\n')) {
         match serde_json::from_str(line) {
-            Ok(Recorded::Step {}) => {}
+            Ok(Recorded::Step { .. }) => {}
             Ok(Recorded::Epoch(report)) => epochs.push(report),
             Err(error) => {
                 return Err(Error::new(
@@ -56,12 +56,6 @@ pub fn epochs(folder: &Path) -> Result<Vec<EpochReport>> {
     Ok(epochs)
 }
 
-/// What both kinds of rows have.
-#[derive(Deserialize)]
-struct RowStep {
-    step: u64,
-}
-
 /// Appends to the two files of a run folder.
 #[derive(Debug)]
 pub struct MetricsLog {
@@ -70,13 +64,20 @@ pub struct MetricsLog {
 }
 
 impl MetricsLog {
-    /// Opens the files of a folder, keeping rows up to step `done` (0: a new run, nothing is kept).
-    pub fn open(folder: &Path, done: u64) -> Result<MetricsLog> {
-        let json_step = |line: &str| serde_json::from_str(line).ok().map(|row: RowStep| row.step);
-        let csv_step = |line: &str| line.split(',').nth(1)?.parse().ok();
+    /// Opens the files of a folder for a run that has done so many steps and finished so many epochs: rows of those are
+    /// kept, others not.
+    pub fn open(folder: &Path, steps: u64, epochs: u32) -> Result<MetricsLog> {
+        let json_kept = |line: &str| match serde_json::from_str(line) {
+            Ok(Recorded::Step { step }) => step <= steps,
+            Ok(Recorded::Epoch(report)) => report.epoch < epochs,
+            Err(_) => false,
+        };
+        let csv_kept = |line: &str| {
+            line.split(',').next().and_then(|first| first.parse().ok()).is_some_and(|e: u32| e < epochs)
+        };
         Ok(MetricsLog {
-            jsonl: reopen(folder.join(JSONL), "", done, json_step)?,
-            csv: reopen(folder.join("metrics.csv"), CSV_HEAD, done, csv_step)?,
+            jsonl: reopen(folder.join(JSONL), "", json_kept)?,
+            csv: reopen(folder.join("metrics.csv"), CSV_HEAD, csv_kept)?,
         })
     }
 
@@ -105,19 +106,12 @@ fn append((path, file): &mut (PathBuf, File), row: &str) -> Result<()> {
     file.write_all(row.as_bytes()).map_err(|error| Error::io("write", path, &error))
 }
 
-/// Opens a file for appending, with its head and those rows whose step is at most `done`.
-fn reopen(
-    path: PathBuf,
-    head: &str,
-    done: u64,
-    step: impl Fn(&str) -> Option<u64>,
-) -> Result<(PathBuf, File)> {
+/// Opens a file for appending, with its head and those whole rows that are kept.
+fn reopen(path: PathBuf, head: &str, keep: impl Fn(&str) -> bool) -> Result<(PathBuf, File)> {
     let failure = |error| Error::io("write", &path, &error);
-    let old = if done > 0 && path.exists() { fs::read(&path).map_err(failure)? } else { Vec::new() };
+    let old = if path.is_file() { fs::read(&path).map_err(failure)? } else { Vec::new() };
     let old = String::from_utf8_lossy(&old);
-    let kept = old
-        .split_inclusive('\n')
-        .filter(|line| line.ends_with('\n') && step(line).is_some_and(|s| s <= done));
+    let kept = old.split_inclusive('\n').filter(|line| line.ends_with('\n') && keep(line));
     let mut file = File::create(&path).map_err(failure)?;
     let text = kept.fold(head.to_owned(), |text, line| text + line);
     file.write_all(text.as_bytes()).map_err(failure)?;

@@ -72,8 +72,6 @@ impl Slot {
 pub enum MetricKind {
     /// Codes at the end of the quantizer's range that were cut off. I64, one element; reset to 0.
     SaturatedCodes,
-    /// Intermediate values that were cut off to their storage type. I64, one element; reset to 0.
-    SaturatedValues,
     /// Gradient codes that are zero. I64, one element; reset to 0.
     ZeroGradients,
     /// Smallest and largest [`exponent`](crate::fixed::Dyadic::exponent) of a scale. I64, two elements; reset to
@@ -143,8 +141,6 @@ pub struct Artifact {
     pub arena_bytes: u64,
     /// Argument table of all calls: buffer offsets in units of [`OFFSET_UNIT`].
     pub args: Vec<u32>,
-    /// Derives what is not state but survives steps (packed weights) from the state; runs whenever the state was set.
-    pub prepare: Steps,
     /// One training step.
     pub train: Steps,
     /// Evaluation of a batch with running statistics: samples do not influence each other.
@@ -252,7 +248,7 @@ impl Artifact {
         if self.args.iter().any(|&unit| unit as u64 * OFFSET_UNIT as u64 > self.arena_bytes) {
             return fault("an argument beyond the arena".into());
         }
-        for steps in [&self.prepare, &self.train, &self.eval, &self.eval_batch] {
+        for steps in [&self.train, &self.eval, &self.eval_batch] {
             if steps.calls.iter().any(|call| call.args as usize > self.args.len()) {
                 return fault("a call without arguments".into());
             }

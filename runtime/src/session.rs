@@ -22,8 +22,6 @@ use std::time::Instant;
 /// One of the programs of an artifact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// Derives packed weights and the like from the state.
-    Prepare,
     /// A training step.
     Train,
     /// Evaluation with running statistics.
@@ -85,7 +83,6 @@ impl Session {
         let arena = Arena::new(artifact.arena_bytes)?;
         let mut session = Session { artifact, kernels, arena, pool: Pool::new(threads)? };
         session.write_initial();
-        session.run(Mode::Prepare);
         Ok(session)
     }
 
@@ -102,7 +99,6 @@ impl Session {
         self.arena.slice_mut::<i64>(&self.artifact.seed)[0] = seed as i64;
         self.arena.slice_mut::<i64>(&self.artifact.steps)[0] = steps as i64;
         self.arena.slice_mut::<u8>(&self.artifact.mean).copy_from_slice(mean);
-        self.run(Mode::Prepare);
     }
 
     /// What was compiled.
@@ -144,6 +140,11 @@ impl Session {
     /// Training steps done since the start of the run.
     pub fn steps_done(&self) -> u64 {
         self.arena.slice::<i64>(&self.artifact.step)[0] as u64
+    }
+
+    /// Training steps of the whole run.
+    pub fn steps_in_all(&self) -> u64 {
+        self.arena.slice::<i64>(&self.artifact.steps)[0] as u64
     }
 
     /// Runs a program on what the arena holds.
@@ -224,7 +225,6 @@ impl Session {
 /// A program of an artifact.
 fn steps(artifact: &Artifact, mode: Mode) -> &Steps {
     match mode {
-        Mode::Prepare => &artifact.prepare,
         Mode::Train => &artifact.train,
         Mode::Evaluate => &artifact.eval,
         Mode::EvaluateBatch => &artifact.eval_batch,

@@ -4,7 +4,7 @@
 //! runs the calls of its chain one after the other, each on its share of the items, so that what one call writes for some
 //! images is still in the cache of a core when the next reads it.
 //!
-//! The loop is the same for emitted code, object files and interpreters ([`Kernels`]), and for one or many threads
+//! The loop is the same for emitted code and interpreters ([`Kernels`]), and for one or many threads
 //! ([`Workers`]). The number of items and parts follows from shapes, never from threads; so neither the split nor the
 //! order of parts can change a result.
 

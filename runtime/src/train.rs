@@ -28,7 +28,7 @@ pub const BEST: &str = "best.safetensors";
 pub struct Options<'a> {
     /// Epochs in all.
     pub epochs: u32,
-    /// Seed of a fresh run; a resumed run keeps its own.
+    /// Seed of the run.
     pub seed: u64,
     /// Distortion of training images.
     pub augmentation: Augmentation,
@@ -167,14 +167,16 @@ impl<'a> Run<'a> {
         }
         let fingerprint = data.fingerprint();
         let checkpoint = match options.resume {
-            Some(path) => resume(path, session, &fingerprint, batches)?,
+            Some(path) => resume(path, session, &fingerprint, batches, options)?,
             None => {
                 let steps = options.epochs as u64 * batches as u64;
                 session.start(options.seed, &data.mean_pixel(), steps);
-                Checkpoint { seed: options.seed, data: fingerprint, progress: Progress::default() }
+                let Options { seed, augmentation, .. } = *options;
+                Checkpoint { seed, data: fingerprint, augmentation, progress: Progress::default() }
             }
         };
-        let log = options.folder.map(|folder| MetricsLog::open(folder, session.steps_done())).transpose()?;
+        let open = |folder| MetricsLog::open(folder, session.steps_done(), checkpoint.progress.epoch);
+        let log = options.folder.map(open).transpose()?;
         let watch = Watch::new(session.artifact().classes, session.artifact().metrics.len());
         let counters = Counters::new(session);
         Ok(Run { session, data, options, observer, checkpoint, batches, log, watch, counters, test: None })
@@ -186,6 +188,10 @@ impl<'a> Run<'a> {
                 self.save(LAST)?;
                 return Ok(Outcome { finished: false, progress: self.checkpoint.progress, test: self.test });
             }
+        }
+        if self.test.is_none() {
+            // All was done before, perhaps in another folder.
+            self.save(LAST)?;
         }
         Ok(Outcome { finished: true, progress: self.checkpoint.progress, test: self.test })
     }
@@ -218,7 +224,7 @@ impl<'a> Run<'a> {
         let n = self.session.batch();
         let samples = &order[batch as usize * n..][..n];
         let distortion = Distortion {
-            augmentation: self.options.augmentation,
+            augmentation: self.checkpoint.augmentation,
             seed: self.checkpoint.seed,
             epoch: epoch as u64,
         };
@@ -315,17 +321,38 @@ fn check_data(session: &Session, data: &Dataset) -> Result<()> {
     Ok(())
 }
 
-/// Loads a checkpoint and checks that it continues on this data.
-fn resume(path: &Path, session: &mut Session, fingerprint: &str, batches: u32) -> Result<Checkpoint> {
+/// Loads a checkpoint and checks that it continues this run: the same data, made unlike in the same way, for as long.
+fn resume(
+    path: &Path,
+    session: &mut Session,
+    fingerprint: &str,
+    batches: u32,
+    options: &Options,
+) -> Result<Checkpoint> {
     let checkpoint = checkpoint::load(path, session)?;
+    let other = |what: &str, help| {
+        Error::new(ErrorKind::Mismatch, format!("`{}` belongs to a run {what}", path.display()), help)
+    };
     let Progress { epoch, batch, .. } = checkpoint.progress;
     let steps = epoch as u64 * batches as u64 + batch as u64;
     if checkpoint.data != fingerprint || batch > batches || steps != session.steps_done() {
-        return Err(Error::new(
-            ErrorKind::Mismatch,
-            format!("`{}` belongs to a run on other data", path.display()),
-            "name the data set that the run began with",
+        return Err(other("on other data", "name the data set that the run began with"));
+    }
+    if checkpoint.seed != options.seed {
+        let what = format!("with seed {}, not {}", checkpoint.seed, options.seed);
+        return Err(other(&what, "use the seed that the run began with"));
+    }
+    if checkpoint.augmentation != options.augmentation {
+        return Err(other(
+            "with another augmentation of images",
+            "use the `augment` that the run began with",
         ));
+    }
+    // The schedule of learning rates spans the run: one that goes on for longer would be another from its start.
+    let (begun, asked) = (session.steps_in_all(), options.epochs as u64 * batches as u64);
+    if begun != asked {
+        let what = format!("with `epochs {}`, not {}", begun / batches as u64, options.epochs);
+        return Err(other(&what, "use the number of epochs that the run began with, or begin a new run"));
     }
     Ok(checkpoint)
 }
@@ -520,9 +547,7 @@ mod tests {
                 resume = Some(last.as_path());
             }
             let mut other = toy::session(threads);
-            // A resumed run keeps its seed, whatever the options say.
-            let seed = if resume.is_some() { 99 } else { 5 };
-            train(&mut other, &data, &Options { resume, seed, ..options(folder.path()) }, &mut ()).unwrap();
+            train(&mut other, &data, &Options { resume, ..options(folder.path()) }, &mut ()).unwrap();
             assert_eq!(other.weights_hash(), session.weights_hash());
             let names = ["best.safetensors", "last.safetensors", "metrics.csv"];
             for name in names {
@@ -581,11 +606,18 @@ mod tests {
                 (false, epoch, batch)
             );
             stop.store(false, Relaxed);
-            let last = folder.path().join(LAST);
+            let (last, kept) = (folder.path().join(LAST), folder.path().join("kept.safetensors"));
+            fs::copy(&last, &kept).unwrap();
             let mut resumed = toy::session(2);
             let outcome =
                 train(&mut resumed, &data, &Options { resume: Some(&last), ..options }, &mut ()).unwrap();
             assert!(outcome.finished && resumed.steps_done() == 40);
+            // Continued once more from a checkpoint of before an evaluation that is in the record by now.
+            train(&mut toy::session(1), &data, &Options { resume: Some(&kept), ..options }, &mut ()).unwrap();
+            let jsonl = fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+            assert_eq!(jsonl.lines().count(), 44);
+            let csv = fs::read_to_string(folder.path().join("metrics.csv")).unwrap();
+            assert_eq!(csv.lines().count(), 1 + 4);
         }
     }
 
@@ -628,7 +660,7 @@ mod tests {
     }
 
     #[test]
-    fn data_that_does_not_fit_is_an_error() {
+    fn data_and_checkpoints_that_do_not_fit_are_errors() {
         let folder = tempfile::tempdir().unwrap();
         let fails = |data: &Dataset, options: &Options| {
             train(&mut toy::session(1), data, options, &mut ()).unwrap_err()
@@ -642,7 +674,18 @@ mod tests {
         assert_eq!(fails(&dataset(16, 8), &options(&missing)).kind, ErrorKind::Missing);
         train(&mut toy::session(1), &dataset(16, 8), &fresh, &mut ()).unwrap();
         let last = folder.path().join(LAST);
-        let error = fails(&dataset(17, 8), &Options { resume: Some(&last), ..fresh });
+        let resumed = Options { resume: Some(&last), ..fresh };
+        let error = fails(&dataset(17, 8), &resumed);
         assert!(error.message.contains("other data"), "{error}");
+        let same = dataset(16, 8);
+        for (other, said) in [
+            (Options { seed: 6, ..resumed }, "with seed 5, not 6"),
+            (Options { augmentation: Augmentation::default(), ..resumed }, "another augmentation"),
+            (Options { epochs: 5, ..resumed }, "with `epochs 4`, not 5"),
+        ] {
+            let error = fails(&same, &other);
+            assert!(error.kind == ErrorKind::Mismatch && error.message.contains(said), "{error}");
+        }
+        train(&mut toy::session(1), &same, &resumed, &mut ()).unwrap();
     }
 }

@@ -101,7 +101,7 @@ impl Watch {
         for (reading, high) in readings.iter().zip(&mut self.high_readings) {
             let Reading { layer, kind, count, of, .. } = reading;
             let warning = match kind {
-                MetricKind::SaturatedCodes | MetricKind::SaturatedValues => {
+                MetricKind::SaturatedCodes => {
                     *high = if exceeds(*count, *of, 3) { *high + 1 } else { 0 };
                     if *high == STOP_READINGS {
                         return Err(diverged(format!(

@@ -7,6 +7,8 @@ use fqt_runtime::train::{BEST, LAST};
 
 use super::failure::Failure;
 
+/// Bytes of a name at most.
+const LONGEST: usize = 128;
 /// Where all run folders are.
 const RUNS: &str = "runs";
 /// What a study notes about a run of its own.
@@ -24,16 +26,21 @@ pub(super) enum Existing {
     Keep,
     /// Replace its files.
     Force,
-    /// Continue it.
+    /// Continue it; its model stays, as a checkpoint continues with no other.
     Resume,
 }
 
 /// The path of the run of that name.
 pub(super) fn path(name: &str) -> Result<PathBuf, Failure> {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | '+' | '=');
-    if name.is_empty() || name.len() > 128 || name.starts_with('.') || !name.chars().all(plain) {
-        return Err(Failure::usage(format!("`{name}` cannot be the name of a run"))
-            .help("use letters, digits, dots, dashes and underscores, and begin with none of the dots"));
+    if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
+        return Err(Failure::usage(format!("`{name}` cannot be the name of a run")).help(
+            "give a --name of letters, digits, dashes, underscores and dots that does not begin with a dot",
+        ));
+    }
+    if name.len() > LONGEST {
+        let message = format!("`{name}` is too long for the name of a run: {} bytes", name.len());
+        return Err(Failure::usage(message).help(format!("use a --name of up to {LONGEST}")));
     }
     Ok(Path::new(RUNS).join(name))
 }
@@ -46,8 +53,14 @@ pub(super) fn check(folder: &Path, existing: &Existing) -> Result<(), Failure> {
         Err(e) => return Err(Failure::file(folder, &e)),
     };
     if occupied && *existing == Existing::Keep {
+        let saved = folder.join(LAST).is_file();
+        let ways = if saved {
+            "continue it with --resume, replace it"
+        } else {
+            "nothing of it is saved: replace it"
+        };
         return Err(Failure::usage(format!("the run `{}` exists", folder.display()))
-            .help("continue it with --resume, replace it with --force, or choose another --name"));
+            .help(format!("{ways} with --force, or choose another --name")));
     }
     Ok(())
 }
@@ -66,7 +79,11 @@ pub(super) fn prepare(folder: &Path, existing: &Existing, merged: &str) -> Resul
             }
         }
     }
-    Ok(fqt_runtime::durable::write(&folder.join(MODEL), merged.as_bytes())?)
+    let model = folder.join(MODEL);
+    if *existing == Existing::Resume && model.exists() {
+        return Ok(());
+    }
+    Ok(fqt_runtime::durable::write(&model, merged.as_bytes())?)
 }
 
 /// Takes a run folder away in which no step was recorded and nothing is saved: a run that failed before it began.

@@ -33,9 +33,9 @@ pub(super) struct Args {
     #[arg(long, conflicts_with = "resume")]
     force: bool,
     /// Continue the run where it stopped, or from a checkpoint
-    #[arg(long, value_name = "CHECKPOINT", num_args = 0..=1)]
+    #[arg(long, value_name = "CHECKPOINT", num_args = 0..=1, require_equals = true)]
     resume: Option<Option<PathBuf>>,
-    /// Stop after so many steps in all, as Ctrl-C would
+    /// Stop after so many steps in all, and save
     #[arg(long, value_name = "N")]
     max_steps: Option<u64>,
     /// Show warnings and the result only
@@ -49,13 +49,15 @@ pub(super) struct Args {
 /// Runs the command.
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     let interrupt = Interrupt::catch()?;
-    let existing = match (args.force, &args.resume) {
-        (_, Some(_)) => Existing::Resume,
-        (true, None) => Existing::Force,
-        (false, None) => Existing::Keep,
-    };
     let source = Source::read(&args.model.path)?;
     let folder = run_folder::path(&name(&args))?;
+    let existing = match &args.resume {
+        // A checkpoint from elsewhere begins a folder of its own.
+        Some(Some(path)) if !lies_in(path, &folder) => Existing::Keep,
+        Some(_) => Existing::Resume,
+        None if args.force => Existing::Force,
+        None => Existing::Keep,
+    };
     run_folder::check(&folder, &existing)?;
     let ready = compile::ready(&source, &args.model, &args.machine)?;
     if args.timings {
@@ -147,6 +149,12 @@ fn name(args: &Args) -> String {
     args.name
         .clone()
         .unwrap_or_else(|| args.model.path.file_stem().unwrap_or_default().to_string_lossy().into_owned())
+}
+
+/// Whether a file is in a folder.
+fn lies_in(path: &Path, folder: &Path) -> bool {
+    let there = path.parent().and_then(|parent| parent.canonicalize().ok());
+    there.is_some_and(|there| folder.canonicalize().is_ok_and(|folder| folder == there))
 }
 
 /// The checkpoint to continue from, if any.

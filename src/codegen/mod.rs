@@ -1,7 +1,7 @@
 //! From kernels to machine code.
 //!
 //! - [`emit_clif`] writes every kernel as one function into a Cranelift module, for any target. It sees a target value
-//!   and never the host, so the same code serves memory and object files.
+//!   and never the host, so that code for other machines can be written and read here too.
 //! - `emit_evex` writes contractions and lane code in vectors of 256 and 512 bits, and contractions in tiles, where the
 //!   target has them.
 //! - [`jit`] owns code in memory and runs it.

@@ -4,6 +4,7 @@
 //! verifier treats as "no": layouts that lowering uses (dense panels, rows of a padded image) are recognized.
 
 use super::*;
+use std::collections::BTreeSet;
 
 /// One dimension over which an access moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,7 +262,8 @@ fn is_dense(width: u64, terms: &[Term]) -> bool {
 /// Whether different items touch different elements of a parameter: `all` are its accesses.
 ///
 /// Terms that move further than an item does are set aside by looking at addresses modulo their common divisor; what
-/// is left must lie within one item's stride, and all items within the divisor.
+/// is left must lie within one item's stride, and all items within the divisor. How far accesses begin apart may be such a
+/// divisor too.
 pub(super) fn items_are_apart(items: u32, all: &[&Touch<'_>]) -> bool {
     let item_stride = |touch: &Touch<'_>| {
         let term = touch.terms.iter().find(|term| term.index == Some(Index(0)));
@@ -277,18 +279,24 @@ pub(super) fn items_are_apart(items: u32, all: &[&Touch<'_>]) -> bool {
         let terms = touch.terms.iter().copied().filter(|term| term.index != Some(Index(0)));
         terms.partition::<Vec<Term>, _>(is_outer)
     };
-    let modulus = all
-        .iter()
-        .flat_map(|touch| others(touch).0)
-        .fold(0, |divisor, term| gcd(divisor, term.stride.unsigned_abs() as i128));
-    let (mut least, mut most, mut base) = (i128::MAX, i128::MIN, None);
-    for touch in all {
-        let (lo, hi) = reach(touch.offset, touch.width, &others(touch).1);
-        let base = *base.get_or_insert(lo);
-        let near = if modulus == 0 {
-            lo
-        } else {
-            base + (lo - base + modulus / 2).rem_euclid(modulus) - modulus / 2
+    let strides = all.iter().flat_map(|touch| others(touch).0);
+    let strides = strides.fold(0, |divisor, term| gcd(divisor, term.stride.unsigned_abs() as i128));
+    let near: Vec<(i128, i128)> =
+        all.iter().map(|touch| reach(touch.offset, touch.width, &others(touch).1)).collect();
+    let apart = near.iter().map(|(lo, _)| (lo - near[0].0).abs()).filter(|&apart| apart >= stride);
+    let shifts: BTreeSet<i128> = apart.map(|apart| gcd(strides, apart)).collect();
+    [strides].into_iter().chain(shifts).any(|modulus| fits(items, stride, modulus, &near))
+}
+
+/// Whether what an item touches, modulo a divisor of all terms set aside, lies within an item's stride, and all items within the
+/// divisor. Zero: nothing was set aside.
+fn fits(items: u32, stride: i128, modulus: i128, touched: &[(i128, i128)]) -> bool {
+    let base = touched.first().map_or(0, |first| first.0);
+    let (mut least, mut most) = (i128::MAX, i128::MIN);
+    for (lo, hi) in touched {
+        let near = match modulus {
+            0 => *lo,
+            _ => base + (lo - base + modulus / 2).rem_euclid(modulus) - modulus / 2,
         };
         (least, most) = (least.min(near), most.max(near + hi - lo));
     }

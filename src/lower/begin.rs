@@ -87,7 +87,7 @@ pub(super) fn begin(
     });
 }
 
-/// The table at step/steps of its length, in Q16.
+/// The table at step/steps of its length, between its elements in a straight line; rates are Q24.
 fn interpolate(kx: &mut Kx, clock: Clock, table: BufferId) -> crate::kernel::Value {
     let (step, steps) = (kx.scalar(clock.step), kx.scalar(clock.steps));
     let scaled = kx.int((INTERVALS as i64) << 12);

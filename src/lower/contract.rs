@@ -7,6 +7,7 @@ use super::codes::{Codes, GradientCodes, Zero};
 use super::cx::{Coord, Cx, Kx, Shape};
 use super::depthwise::Depthwise;
 use super::weights::Weights;
+use crate::diag::Diagnostic;
 use crate::kernel::{BufferId, Contract, DType, Dim, Dot, Init, Range};
 
 /// Geometry of a convolution.
@@ -108,12 +109,18 @@ pub(super) enum Work {
 
 impl Work {
     /// The output of a convolution.
-    pub(super) fn forward(cx: &mut Cx, path: &str, conv: Conv, input: &Codes, weights: &Weights) -> Work {
+    pub(super) fn forward(
+        cx: &mut Cx,
+        path: &str,
+        conv: Conv,
+        input: &Codes,
+        weights: &Weights,
+    ) -> Result<Work, Diagnostic> {
         if conv.depthwise {
-            return Work::Depthwise(Depthwise::forward(cx, path, conv, input, weights.forward));
+            return Ok(Work::Depthwise(Depthwise::forward(cx, path, conv, input, weights.forward)));
         }
-        let init = forward_correction(cx, path, conv, &input.zero, weights.forward);
-        Work::Forward { input: input.clone(), weights: weights.forward, init }
+        let init = forward_correction(cx, path, conv, &input.zero, weights.forward)?;
+        Ok(Work::Forward { input: input.clone(), weights: weights.forward, init })
     }
 
     /// The gradient of its input.
@@ -123,28 +130,31 @@ impl Work {
         conv: Conv,
         gradient: GradientCodes,
         weights: &Weights,
-    ) -> Work {
+    ) -> Result<Work, Diagnostic> {
         if conv.depthwise {
-            return Work::Depthwise(Depthwise::grad_input(cx, path, conv, &gradient, weights.forward));
+            return Ok(Work::Depthwise(Depthwise::grad_input(cx, path, conv, &gradient, weights.forward)));
         }
         let weights = weights.transposed.expect("packed where a data gradient is live");
         let zero = gradient.nhwc.expect("a data gradient reads codes in NHWC").zero;
-        let init = gradient_corrections(cx, path, conv, weights, zero);
-        Work::GradInput { gradient, weights, init }
+        let init = gradient_corrections(cx, path, conv, weights, zero)?;
+        Ok(Work::GradInput { gradient, weights, init })
     }
 
     /// What a result can be.
-    fn range(&self, cx: &Cx, conv: Conv) -> Range {
+    fn range(&self, cx: &Cx, conv: Conv) -> Result<Range, Diagnostic> {
         match self {
             Work::Forward { input, weights, init } => {
-                let steps = conv.taps() * conv.in_groups();
-                result_range(cx, input.nhwc.buffer, *weights, steps, init.as_slice())
+                let steps = conv.taps() as u64 * conv.in_groups() as u64;
+                result_range(cx, (input.nhwc.buffer, *weights), steps, init.as_slice(), i32::MAX.into())
             }
             Work::GradInput { gradient, weights, init } => {
                 let codes = gradient.nhwc.expect("a data gradient reads codes in NHWC").buffer;
-                result_range(cx, codes, *weights, conv.taps() * conv.out_groups(), init)
+                // Every pixel that a linear layer reads meets one output.
+                let taps = if conv.whole { 1 } else { conv.taps() };
+                let steps = taps as u64 * conv.out_groups() as u64;
+                result_range(cx, (codes, *weights), steps, init, ROUNDED)
             }
-            Work::Depthwise(work) => work.range,
+            Work::Depthwise(work) => Ok(work.range),
         }
     }
 }
@@ -172,12 +182,24 @@ const PANEL_BYTES: u32 = 16 << 10;
 
 impl Panel {
     /// The output of a convolution; accumulators are shifted down.
-    pub(super) fn forward(cx: &mut Cx, path: &str, conv: Conv, work: Work, shift: BufferId) -> Panel {
+    pub(super) fn forward(
+        cx: &mut Cx,
+        path: &str,
+        conv: Conv,
+        work: Work,
+        shift: BufferId,
+    ) -> Result<Panel, Diagnostic> {
         Panel::new(cx, format!("{path}.panel"), conv, work, (conv.output, 1), shift, false)
     }
 
     /// The gradient of its input; accumulators are rounded, ties away.
-    pub(super) fn grad_input(cx: &mut Cx, path: &str, conv: Conv, work: Work, shift: BufferId) -> Panel {
+    pub(super) fn grad_input(
+        cx: &mut Cx,
+        path: &str,
+        conv: Conv,
+        work: Work,
+        shift: BufferId,
+    ) -> Result<Panel, Diagnostic> {
         let out = (conv.input, conv.stride);
         Panel::new(cx, format!("{path}.grad_panel"), conv, work, out, shift, true)
     }
@@ -190,8 +212,8 @@ impl Panel {
         (out, step): (Shape, u32),
         shift: BufferId,
         ties_away: bool,
-    ) -> Panel {
-        let range = work.range(cx, conv);
+    ) -> Result<Panel, Diagnostic> {
+        let range = work.range(cx, conv)?;
         let items = out.items();
         let row_bytes = out.w * out.cp() * 4;
         let rows = (1..=out.h)
@@ -201,7 +223,7 @@ impl Panel {
         let images = if conv.whole { out.n / items } else { 1 };
         let rows = if conv.whole { out.h } else { rows };
         let buffer = cx.temp(name, DType::I32, &[items, images, rows, out.w * out.cp()], range);
-        Panel { conv, work, images, rows, buffer, shift, ties_away, out }
+        Ok(Panel { conv, work, images, rows, buffer, shift, ties_away, out })
     }
 
     /// Whether one panel of every item is the whole result.
@@ -372,15 +394,32 @@ impl Panel {
     }
 }
 
-/// What a contraction over `steps` groups of four can give, also before its corrections.
-pub(super) fn result_range(cx: &Cx, a: BufferId, b: BufferId, steps: u32, init: &[BufferId]) -> Range {
+/// Sums at most to which half of what a shift drops can be added.
+const ROUNDED: i64 = 1 << 30;
+
+/// What a contraction of two buffers over `steps` groups of four can give, also before its corrections. E0503 if that is
+/// more than `most`.
+pub(super) fn result_range(
+    cx: &Cx,
+    (a, b): (BufferId, BufferId),
+    steps: u64,
+    init: &[BufferId],
+    most: i64,
+) -> Result<Range, Diagnostic> {
     let largest = |id: BufferId| {
         let range = cx.program.get(id).range;
         range.lo.unsigned_abs().max(range.hi.unsigned_abs()) as i64
     };
     let start = init.iter().map(|&i| largest(i)).max().unwrap_or(0);
-    let bound = (4 * steps as i64 * largest(a) * largest(b) + start).min(i32::MAX as i64);
-    Range::new(-bound, bound)
+    let products = largest(a) * largest(b);
+    let bound = products.saturating_mul(4).saturating_mul(steps as i64).saturating_add(start);
+    if bound > most {
+        let message =
+            format!("a layer adds up {} products of up to {products}, which can exceed 32 bits", 4 * steps);
+        return Err(Diagnostic::new("E0503", message)
+            .help("use fewer channels or features, fewer or smaller images, or fewer bits"));
+    }
+    Ok(Range::new(-bound, bound))
 }
 
 /// How many of `0..extent` are `start + stride·j`.
@@ -431,10 +470,10 @@ fn correction(
     a: BufferId,
     weights: BufferId,
     (start, vectors, k): (i64, &[Dim], &[Dim]),
-) -> BufferId {
+) -> Result<BufferId, Diagnostic> {
     let n = vectors.iter().map(|d| d.n).product::<u32>() * 16;
-    let steps = k.iter().map(|d| d.n).product();
-    let range = result_range(cx, a, weights, steps, &[]);
+    let steps = k.iter().map(|d| d.n as u64).product();
+    let range = result_range(cx, (a, weights), steps, &[], i32::MAX.into())?;
     let sum = cx.temp(format!("{name}_sum"), DType::I32, &[n], range);
     let out = cx.temp(name, DType::I32, &[n], range);
     cx.call("correction", 1, |kx| {
@@ -457,7 +496,7 @@ fn correction(
             kx.store(o.at(0).plus(v, 16), lanes);
         });
     });
-    out
+    Ok(out)
 }
 
 /// What the zero code of the input adds to a forward contraction, or None where it is 0.
@@ -467,20 +506,26 @@ fn forward_correction(
     conv: Conv,
     zero: &Zero,
     weights: BufferId,
-) -> Option<BufferId> {
+) -> Result<Option<BufferId>, Diagnostic> {
     let a = match *zero {
-        Zero::Code(0) => return None,
+        Zero::Code(0) => return Ok(None),
         Zero::Code(z) => cx.table(format!("four_{z}"), DType::U8, vec![z as i64; 4]),
         Zero::Image(mean) => super::input::mean_group(cx, path, mean),
     };
     let (taps, groups) = (conv.taps(), conv.in_groups() as i64);
     let vectors = [Dim::new(conv.output.blocks(), taps as i64 * groups * 64, 16)];
     let k = [Dim::new(taps * groups as u32, 0, 64)];
-    Some(correction(cx, format!("{path}.init"), a, weights, (0, &vectors, &k)))
+    correction(cx, format!("{path}.init"), a, weights, (0, &vectors, &k)).map(Some)
 }
 
 /// What the biased gradient codes add to a data gradient, for each pair of parities.
-fn gradient_corrections(cx: &mut Cx, path: &str, conv: Conv, weights: BufferId, zero: i32) -> Vec<BufferId> {
+fn gradient_corrections(
+    cx: &mut Cx,
+    path: &str,
+    conv: Conv,
+    weights: BufferId,
+    zero: i32,
+) -> Result<Vec<BufferId>, Diagnostic> {
     let bias = i64::from(zero);
     let a = cx.table(format!("four_{bias}"), DType::U8, vec![bias; 4]);
     let (taps, groups) = (conv.taps() as i64, conv.out_groups() as i64);
@@ -492,7 +537,7 @@ fn gradient_corrections(cx: &mut Cx, path: &str, conv: Conv, weights: BufferId, 
     if conv.whole {
         let cp = conv.input.cp() as i64;
         let vectors = [Dim::new(taps as u32, tap, cp), Dim::new(blocks, taps * tap, 16)];
-        return vec![sum(cx, 0, 0, &vectors, &[Dim::new(groups as u32, 0, 64)])];
+        return Ok(vec![sum(cx, 0, 0, &vectors, &[Dim::new(groups as u32, 0, 64)])?]);
     }
     let s = conv.stride as i64;
     let vectors = [Dim::new(blocks, taps * tap, 16)];
@@ -508,8 +553,8 @@ fn gradient_corrections(cx: &mut Cx, path: &str, conv: Conv, weights: BufferId, 
             // A pair of parities without taps reads no correction; its place in the list is kept.
             let k: &[Dim] = if live { &k } else { &[Dim { n: 1, first: 0, second: 64 }] };
             let start = if live { conv.packed(&py, &px, tap) } else { 0 };
-            out.push(sum(cx, out.len(), start, &vectors, k));
+            out.push(sum(cx, out.len(), start, &vectors, k)?);
         }
     }
-    out
+    Ok(out)
 }

@@ -209,7 +209,7 @@ impl Kx<'_> {
         self.kb.close_loop(index, count);
     }
 
-    /// Zeroes `n` elements of a scalar buffer from `at`.
+    /// Writes `value` to `n` elements of a scalar buffer from `at`.
     pub(super) fn fill(&mut self, at: Address, n: u32, value: i64) {
         let v = self.int(value);
         self.for_(n, |kx, i| kx.store(at.plus(i, 1), v));

@@ -303,7 +303,7 @@ impl Partials {
         }
     }
 
-    /// Adds the partial results; `kx` is a scalar kernel of one item.
+    /// Adds the partial results of all items.
     pub(super) fn totals(&self, cx: &mut Cx, path: &str, what: &str, shape: Shape) -> Reduced {
         let cp = shape.cp();
         let mut new = |slot: &str, n, range: Range| {

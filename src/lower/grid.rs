@@ -172,7 +172,8 @@ impl Builder<'_> {
         kx.mul(floor, least)
     }
 
-    /// Whether a channel is too quiet to have a say in common scales (its variance is below one step squared).
+    /// Whether a channel is loud enough to have a say in common scales: its variance is one step squared or more. `None` if
+    /// the value has no variance.
     fn is_loud(&self, kx: &mut Kx, c: Index) -> Option<Value> {
         let variance = self.affine.terms.iter().find_map(|t| t.variance)?;
         let one = kx.real(1.0);

@@ -117,7 +117,7 @@ impl Levels {
     pub(super) fn largest(self, kx: &mut Kx) -> Value {
         match self.in_force {
             Some(largest) => kx.scalar(largest),
-            None => kx.int(self.hi.into()),
+            None => kx.int((self.hi - self.zero()).into()),
         }
     }
 

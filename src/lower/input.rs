@@ -15,7 +15,7 @@ use crate::kernel::{BufferId, DType, Index, Kind, Value};
 /// Channels of a pixel in NHWC: one group of a contraction.
 pub(super) const IMAGE_CHANNELS: u32 = 4;
 /// The unit of a pixel step: real = (pixel − mean)/64, about one standard deviation.
-pub(super) const IMAGE_SCALE: f64 = 1.0 / 64.0;
+pub const IMAGE_SCALE: f64 = 1.0 / 64.0;
 
 /// Buffers of the image that the runtime fills.
 #[derive(Clone, Copy, Debug)]
@@ -113,18 +113,20 @@ fn pixels_to_nhwc(
 ) {
     let p = kx.update(to.buffer);
     let row = place.1.address(place.0.address(p.at(to.offset), to.strides[0]), to.strides[1]);
-    kx.for_(shape.w / 4, |kx, q| {
-        let channels = std::array::from_fn(|c| {
-            if (c as u32) < shape.c {
-                let at = pixel(kx, shape, image, place, c as u32);
-                kx.load(at.plus(q, 4))
-            } else {
-                mean[c]
-            }
+    if shape.w >= 4 {
+        kx.for_(shape.w / 4, |kx, q| {
+            let channels = std::array::from_fn(|c| {
+                if (c as u32) < shape.c {
+                    let at = pixel(kx, shape, image, place, c as u32);
+                    kx.load(at.plus(q, 4))
+                } else {
+                    mean[c]
+                }
+            });
+            let four = groups4(kx, channels)[0];
+            kx.store(row.clone().plus(q, 16), four);
         });
-        let four = groups4(kx, channels)[0];
-        kx.store(row.clone().plus(q, 16), four);
-    });
+    }
     for x in shape.w / 4 * 4..shape.w {
         for c in 0..shape.c {
             let at = pixel(kx, shape, image, place, c);

@@ -28,7 +28,7 @@ const COUNT: Range = Range::new(-(1 << 62), 1 << 62);
 pub(super) fn count(
     cx: &mut Cx,
     (layer, kind, name): (&str, MetricKind, String),
-    (source, dtype, shape): (Source, DType, Shape),
+    (source, shape): (Source, Shape),
     codes: &[i32],
 ) -> Metric {
     let counter = cx.persistent(name.clone(), &[0], COUNT);
@@ -49,7 +49,7 @@ pub(super) fn count(
                     };
                     let address = source.address(kx, &at);
                     let v = kx.load(address);
-                    let v = if dtype == DType::I16 { v } else { kx.widen(DType::I16, v) };
+                    let v = kx.widen(DType::I16, v);
                     for &code in codes {
                         let code = kx.splat_const(DType::I16, code);
                         let is = kx.eq(v, code);

@@ -41,6 +41,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use cx::Initial;
 pub use decode::parameter;
 pub use initial::{Drawn, Start};
+pub use input::IMAGE_SCALE;
 pub use metrics::Metric;
 
 use crate::bits;
@@ -297,11 +298,31 @@ fn live_nodes(module: &Module, mode: Mode) -> BTreeSet<usize> {
 /// Extents as an image tensor.
 fn shape_of(module: &Module, value: Value) -> Result<Shape, Diagnostic> {
     let dims = module.ty(value).shape.iter().map(|&d| narrow(d)).collect::<Result<Vec<u32>, _>>()?;
-    match dims[..] {
-        [n, h, w, c] => Ok(Shape { n, h, w, c }),
-        [n, c] => Ok(Shape { n, h: 1, w: 1, c }),
+    let shape = match dims[..] {
+        [n, h, w, c] => Shape { n, h, w, c },
+        [n, c] => Shape { n, h: 1, w: 1, c },
         _ => {
-            Err(Diagnostic::new("E0503", format!("a tensor of {} dimensions has no layout here", dims.len())))
+            let message = format!("a tensor of {} dimensions has no layout here", dims.len());
+            return Err(Diagnostic::new("E0503", message));
+        }
+    };
+    addressable(shape, 0)?;
+    Ok(shape)
+}
+
+/// Elements at most that a layout adds behind its tensor.
+const SLACK: u64 = 1 << 10;
+
+/// Whether a tensor with a border of so many pixels on every side can be laid out: places in a buffer have 32 bits.
+fn addressable(shape: Shape, border: u32) -> Result<(), Diagnostic> {
+    let bordered = |extent: u32| u64::from(extent) + 2 * u64::from(border);
+    let extents = [shape.n.into(), bordered(shape.h), bordered(shape.w), shape.cp().into()];
+    match extents.into_iter().try_fold(1u64, u64::checked_mul) {
+        Some(elements) if elements < (1 << 32) - SLACK => Ok(()),
+        _ => {
+            let [n, h, w, c] = extents;
+            let message = format!("a tensor of {n}x{h}x{w}x{c}, with its border, is more than 2^32 elements");
+            Err(Diagnostic::new("E0503", message).help("use a smaller layer, image or batch"))
         }
     }
 }
@@ -315,6 +336,11 @@ fn narrow(extent: u64) -> Result<u32, Diagnostic> {
 
 /// A contraction whose weights are not too many: programs bring their start along.
 fn limited(conv: Conv) -> Result<Conv, Diagnostic> {
+    let border = conv.kernel.0.max(conv.kernel.1).max(conv.padding);
+    if !conv.whole {
+        addressable(conv.input, border)?;
+        addressable(conv.output, border)?;
+    }
     let weights = [conv.kernel.0, conv.kernel.1, conv.input.c, conv.output.c].map(u64::from);
     match weights.into_iter().try_fold(1u64, u64::checked_mul) {
         Some(count) if count <= 1 << 28 => Ok(conv),

@@ -12,6 +12,7 @@ use super::initial::{Drawn, Start};
 use super::loss::{self, Logits, Loss};
 use super::norm::{self, Norm};
 use super::pool::{self, Window};
+use super::pool_overlap;
 use super::weights::{self, Master, Weights};
 use super::{Lowering, Mode, real_or, shape_of, zero_code};
 use crate::diag::Diagnostic;
@@ -207,13 +208,13 @@ impl Lowering<'_> {
         let in_force = self.in_force(&scheme, true);
         let levels = Levels { in_force, ..weights::levels(quant::bits(&scheme.params)) };
         let quantized = weights::quantize(&mut self.cx, path, conv, master, levels, granule, backward);
-        let work = Work::forward(&mut self.cx, path, conv, &input, &quantized);
+        let work = Work::forward(&mut self.cx, path, conv, &input, &quantized)?;
         let (shift, unit) = self.accumulator_unit(path, &conv, &quantized, &input);
         let bias = match node.operands.get(2) {
             Some(&bias) => Some(self.master(bias, None)?.value),
             None => None,
         };
-        let panel = Panel::forward(&mut self.cx, path, conv, work, shift);
+        let panel = Panel::forward(&mut self.cx, path, conv, work, shift)?;
         let layer = Layer { conv, weights: quantized, input, shift, master };
         self.layers.insert(path.to_owned(), layer);
         self.set(node, Tensor::Pending(Pending { panel, unit, bias, path: path.to_owned() }))
@@ -310,6 +311,26 @@ impl Lowering<'_> {
         Ok(wide)
     }
 
+    /// An operand as an affine combination.
+    fn affine_operand(&mut self, node: &Node, number: usize) -> Result<Affine, Diagnostic> {
+        let value = node.operands[number];
+        if let Tensor::Codes(codes) = self.get(value)? {
+            pool::not_the_image(&node.op, codes)?;
+        }
+        self.not_flattened(node, value)?;
+        self.affine(value)
+    }
+
+    /// Refuses a flattened image for all but linear layers: it lies in memory as an image, with padded channels.
+    fn not_flattened(&self, node: &Node, value: Value) -> Done {
+        let Shape { h, w, .. } = self.features(value)?;
+        if self.module.ty(value).shape.len() > 2 || (h, w) == (1, 1) {
+            return Ok(());
+        }
+        Err(unsupported(format!("`{}` reads a flattened image", node.op))
+            .help(format!("put `{}` before `flatten`", node.op)))
+    }
+
     /// A forward value as an affine combination.
     pub(super) fn affine(&mut self, value: Value) -> Result<Affine, Diagnostic> {
         match self.get(value)?.clone() {
@@ -323,11 +344,9 @@ impl Lowering<'_> {
             }
             Tensor::Pending(pending) => {
                 let wide = self.wide(value, false)?;
-                self.values.insert(value, Tensor::Wide(wide.clone()));
                 let mut affine = Affine::of(wide.shape, wide.source, Coef::Given(wide.unit), None);
                 affine.offset = pending.bias.map(|bias| self.bias_real(&pending.path, bias, wide.shape.cp()));
-                let affine_value = Tensor::Affine(affine.clone());
-                self.values.insert(value, affine_value);
+                self.values.insert(value, Tensor::Affine(affine.clone()));
                 Ok(affine)
             }
             _ => Err(unsupported("a value has no affine form")),
@@ -349,6 +368,7 @@ impl Lowering<'_> {
 
     fn batch_norm(&mut self, node: &Node) -> Done {
         let x = node.operands[0];
+        self.not_flattened(node, x)?;
         let norm = Norm {
             gamma: self.master(node.operands[1], None)?,
             beta: self.master(node.operands[2], None)?,
@@ -373,7 +393,7 @@ impl Lowering<'_> {
     }
 
     fn relu(&mut self, node: &Node) -> Done {
-        let mut affine = self.affine(node.operands[0])?;
+        let mut affine = self.affine_operand(node, 0)?;
         affine.relu = true;
         self.set(node, Tensor::Affine(affine))?;
         self.edge(node)
@@ -383,7 +403,7 @@ impl Lowering<'_> {
         if node.operands.iter().any(|v| matches!(self.get(*v), Ok(t) if t.is_gradient())) {
             return self.add_gradients(node);
         }
-        let (mut a, b) = (self.affine(node.operands[0])?, self.affine(node.operands[1])?);
+        let (mut a, b) = (self.affine_operand(node, 0)?, self.affine_operand(node, 1)?);
         if a.relu || b.relu || a.terms.len() + b.terms.len() > 2 {
             return Err(unsupported(
                 "a sum of more than two tensors, or of rectified ones, that are not quantized",
@@ -492,10 +512,21 @@ impl Lowering<'_> {
         Window { size: (size, size), stride: int(&node.attrs, "stride") as u32, padding }
     }
 
+    /// The window of a pooling, if its kernels and its gradient's can be written.
+    fn pooling(&self, node: &Node, input: Shape) -> Result<Window, Diagnostic> {
+        let window = self.window(node, input);
+        if window.is_irregular() {
+            super::addressable(input, window.size.0.max(window.size.1))?;
+        }
+        let one_wins = node.op == "max_pool" && window.is_irregular();
+        window.limited(if one_wins { pool_overlap::MAX_TAPS } else { pool::MAX_TAPS })
+    }
+
     fn average(&mut self, node: &Node) -> Done {
         let input = self.codes(node.operands[0], &node.op)?;
         let out = shape_of(self.module, node.results[0])?;
-        let window = self.window(node, input.shape).limited()?;
+        pool::not_the_image(&node.op, &input)?;
+        let window = self.pooling(node, input.shape)?;
         let (source, factor) = pool::average(&mut self.cx, &node.path, &input, out, window);
         let unit = self.times(&format!("{}.unit", node.path), input.scale, factor);
         self.set(node, Tensor::Wide(Wide { source, shape: out, unit, sums: None }))
@@ -516,7 +547,8 @@ impl Lowering<'_> {
 
     fn max_pool(&mut self, node: &Node) -> Done {
         let input = self.codes(node.operands[0], &node.op)?;
-        let window = self.window(node, input.shape).limited()?;
+        pool::not_the_image(&node.op, &input)?;
+        let window = self.pooling(node, input.shape)?;
         if window.padding > 0 && zero_code(&input.zero) != 0 {
             return Err(unsupported("max_pool with padding reads a tensor that can be negative")
                 .help("use padding = 0, or put relu before it"));

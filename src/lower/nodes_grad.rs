@@ -98,7 +98,7 @@ impl Lowering<'_> {
         };
         let above = sums(self, Part::Above, "above");
         let below = signed.then(|| sums(self, Part::Below, "below"));
-        let decay = super::real_or(&self.scheme(node)?.params, "decay", 0.0);
+        let decay = real(&self.scheme(node)?.params, "decay");
         let master = self.master(clip, None)?;
         let n = self.cx.program.get(master.value).len() as u32;
         let out = self.cx.dyadics(format!("{path}.gradient"), n);
@@ -391,7 +391,7 @@ impl Lowering<'_> {
         let codes = self.gradient_codes(node.operands[0])?;
         let layer = self.layer(&node.path)?;
         let path = node.path.as_str();
-        let work = Work::grad_input(&mut self.cx, path, layer.conv, codes.clone(), &layer.weights);
+        let work = Work::grad_input(&mut self.cx, path, layer.conv, codes.clone(), &layer.weights)?;
         // A static bound on the accumulator; from the second step on the shift follows the results.
         let depth = if layer.conv.depthwise { 1 } else { layer.conv.output.c };
         let terms = layer.conv.taps() as i64 * depth as i64;
@@ -422,7 +422,7 @@ impl Lowering<'_> {
             kx.store(p.at(0), u);
         });
         self.shifts.insert(shift, Followed { state, limit, narrowed });
-        let panel = Panel::grad_input(&mut self.cx, path, layer.conv, work, shift);
+        let panel = Panel::grad_input(&mut self.cx, path, layer.conv, work, shift)?;
         let shape = panel.shape();
         self.set(node, Tensor::Gradient(Deferred { from: From::Panel(panel), masks: vec![], shape, unit }))
     }
@@ -433,7 +433,7 @@ impl Lowering<'_> {
         let path = node.path.as_str();
         let sums = match layer.conv.depthwise {
             true => depthwise::grad_weight(&mut self.cx, path, layer.conv, &layer.input, &codes),
-            false => weight_gradient::grad_weight(&mut self.cx, path, layer.conv, &layer.input, &codes),
+            false => weight_gradient::grad_weight(&mut self.cx, path, layer.conv, &layer.input, &codes)?,
         };
         if let Some(total) = codes.sums {
             weight_gradient::correct_weight_gradient(
@@ -475,7 +475,7 @@ impl Lowering<'_> {
             unit = self.times(&format!("{path}.spread"), unit, factor);
         }
         let (dy, out) = (wide.source, wide.shape);
-        let source = if window.size != (window.stride, window.stride) || window.padding > 0 {
+        let source = if window.is_irregular() {
             let amax = wide.sums.expect("stored gradients have sums").amax;
             let (source, shift) =
                 pool_overlap::gradient(&mut self.cx, path, shape, (dy, amax), out, window, input.as_ref());

@@ -150,11 +150,10 @@ pub(super) fn evaluate(
     let cp = shape.cp();
     let s = slots(cx, path, cp);
     let (mean, var) = running(cx, path, cp);
-    let mut per = |slot: &str| {
-        let limit = (1 << 46) - 1;
-        cx.temp(format!("{path}.centre_{slot}"), DType::I64, &[cp], Range::new(-limit, limit))
-    };
-    let totals = Totals { sum: per("sum"), min: per("min"), max: per("max"), count: 1 << FRACTION };
+    const LIMIT: i64 = (1 << 46) - 1;
+    // A sum of so many whose mean is the running one. Nothing else is known of them.
+    let sum = cx.temp(format!("{path}.centre"), DType::I64, &[cp], Range::new(-LIMIT, LIMIT));
+    let totals = Totals { sum, min: sum, max: sum, count: 1 << FRACTION };
     cx.call("batch_norm_running", cp, |kx| {
         let c = kx.item();
         let t = kx.per_channel(unit, c);
@@ -168,11 +167,9 @@ pub(super) fn evaluate(
         let m = kx.per_channel(mean, c);
         let m = kx.div(m, t);
         let m = kx.to_fixed(m, FRACTION as u8);
-        let m = super::weights::clamp(kx, m, (1 << 46) - 1);
-        for buffer in [totals.sum, totals.min, totals.max] {
-            let p = kx.write(buffer);
-            kx.store(p.at(0).plus(c, 1), m);
-        }
+        let m = super::weights::clamp(kx, m, LIMIT);
+        let p = kx.write(sum);
+        kx.store(p.at(0).plus(c, 1), m);
     });
     s.affine(shape, source, totals)
 }

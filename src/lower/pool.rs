@@ -17,16 +17,32 @@ pub(super) struct Window {
     pub(super) padding: u32,
 }
 
+/// Pixels of a window at most: they are written out in the kernels.
+pub(super) const MAX_TAPS: u64 = 4096;
+
 impl Window {
-    /// This window, if it is not too large: its taps are written out in the kernels.
-    pub(super) fn limited(self) -> Result<Window, Diagnostic> {
+    /// This window, if it has at most so many pixels.
+    pub(super) fn limited(self, most: u64) -> Result<Window, Diagnostic> {
         let (h, w) = self.size;
-        if u64::from(h) * u64::from(w) <= 4096 {
+        if u64::from(h) * u64::from(w) <= most {
             return Ok(self);
         }
-        let message =
-            format!("a pooling window of {h}x{w} is more than the 4096 pixels that this compiler writes out");
+        let message = format!("a pooling window of {h}x{w} is more than the {most} pixels of one here");
         Err(Diagnostic::new("E0503", message).help("pool in two steps, or use a stride before"))
+    }
+
+    /// Whether windows share pixels, leave some out, or reach over the border.
+    pub(super) fn is_irregular(self) -> bool {
+        self.size != (self.stride, self.stride) || self.padding > 0
+    }
+}
+
+/// Refuses the image for ops that take no mean pixel off, as batch norms and contractions do.
+pub(super) fn not_the_image(op: &str, codes: &Codes) -> Result<(), Diagnostic> {
+    match codes.zero {
+        Zero::Code(_) => Ok(()),
+        Zero::Image(_) => Err(Diagnostic::new("E0503", format!("`{op}` reads the image"))
+            .help("put a convolution or a batch norm before it: they take the mean pixel off")),
     }
 }
 

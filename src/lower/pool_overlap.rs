@@ -78,6 +78,9 @@ pub(super) fn gradient(
     (store, shift)
 }
 
+/// Pixels of a window at most: the one that won is stored as a byte.
+pub(super) const MAX_TAPS: u64 = 256;
+
 /// For every image of a call and block of channels.
 fn blocks(cx: &mut Cx, name: &str, shape: Shape, body: impl Fn(&mut Kx, &Coord, &Coord)) {
     let items = shape.items();

@@ -63,7 +63,7 @@ impl Lowering<'_> {
         };
         // Of fewer than 16 codes, the ends are used without anything being wrong.
         if codes.levels.hi >= 15 && codes.levels.in_force.is_none() {
-            let of = (codes.nhwc, DType::U8, codes.shape);
+            let of = (codes.nhwc, codes.shape);
             let what = (node.path.as_str(), MetricKind::SaturatedCodes, format!("{path}.saturated"));
             let counted = metrics::count(&mut self.cx, what, of, &ends);
             self.metrics.push(counted);

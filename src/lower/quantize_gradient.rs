@@ -56,7 +56,7 @@ impl Lowering<'_> {
     fn observe_gradient(&mut self, path: &str, node: &Node, plan: &Plan, shape: Shape) {
         if let Some(nhwc) = plan.codes.nhwc {
             let (zero, levels) = (1 << (plan.bits - 1), plan.codes.levels);
-            let of = (Source { zero, ..nhwc }, DType::U8, shape);
+            let of = (Source { zero, ..nhwc }, shape);
             let zeros = (node.path.as_str(), MetricKind::ZeroGradients, format!("{path}.zeros"));
             let zeros = metrics::count(&mut self.cx, zeros, of, &[zero]);
             self.metrics.push(zeros);
@@ -366,7 +366,8 @@ impl Lowering<'_> {
             });
         }
         if let Some(h) = &plan.hindsight {
-            // The step is that of the accumulator; the state only needs to be consistent with itself.
+            // Ranges are kept in the unit of the value: where that is an accumulator's, it doubles or halves when the shift
+            // does, and the range follows within some steps.
             let path = format!("{}.seen", h.path);
             let (of, fraction) = ((h.largest, items, cp), seen_fraction(plan.bits));
             let seen = self.range_of(&path, of, plan.grid_step, None, fraction, h.per_channel);

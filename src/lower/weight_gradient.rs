@@ -7,6 +7,7 @@ use super::codes::{Codes, GradientCodes, Zero};
 use super::contract::{Conv, push, result_range};
 use super::cx::{Coord, Cx, SUM};
 use super::planes::Copied;
+use crate::diag::Diagnostic;
 use crate::kernel::{BufferId, Contract, DType, Dim, Dot, Init};
 
 /// Bytes of planes that one group of images fills: they stay in cache beside the gradient while all points pass.
@@ -51,19 +52,19 @@ impl Split {
 ///
 /// Items are images: each copies its activations into channel planes, group by group, and contracts them with its
 /// gradients while both are in cache; so neither planes nor gradients are read twice from memory. What remains is to
-/// add the items' sums.
+/// add the items' sums. E0503 if those of one image can exceed 32 bits.
 pub(super) fn grad_weight(
     cx: &mut Cx,
     path: &str,
     conv: Conv,
     input: &Codes,
     gradient: &GradientCodes,
-) -> BufferId {
+) -> Result<BufferId, Diagnostic> {
     let (ci, cop, taps) = (conv.input.c, conv.output.cp(), conv.taps());
     let sums = cx.temp(format!("{path}.weight_grad"), DType::I64, &[ci, taps, cop], SUM);
     if conv.whole {
-        whole_grad_weight(cx, path, conv, input, gradient, sums);
-        return sums;
+        whole_grad_weight(cx, path, conv, input, gradient, sums)?;
+        return Ok(sums);
     }
     let blocked = gradient.blocked.expect("a weight gradient reads blocks");
     let (stored, codes) = (input.planes.get(&conv.stride).copied(), super::pool::source_of(input));
@@ -79,7 +80,8 @@ pub(super) fn grad_weight(
     let quads = conv.output.w.div_ceil(4);
     let size = (ci * taps * cop) as i64;
     let (buffer, image_size, channel, row) = planes.strides();
-    let range = result_range(cx, buffer, blocked, conv.stride * images * conv.output.h * quads, &[]);
+    let steps = [conv.stride, images, conv.output.h, quads].map(u64::from).into_iter().product();
+    let range = result_range(cx, (buffer, blocked), steps, &[], i32::MAX.into())?;
     let panel = cx.temp(format!("{path}.weight_panel"), DType::I32, &[items, ci * taps, cop], range);
     let (kh, kw, s) = (conv.kernel.0, conv.kernel.1, conv.stride);
     cx.call("grad_weight", items, |kx| {
@@ -141,7 +143,7 @@ pub(super) fn grad_weight(
             });
         });
     });
-    sums
+    Ok(sums)
 }
 
 /// A linear layer's weight gradient: the batch is the reduction.
@@ -152,13 +154,13 @@ fn whole_grad_weight(
     input: &Codes,
     gradient: &GradientCodes,
     sums: BufferId,
-) {
+) -> Result<(), Diagnostic> {
     let (ci, cop, taps, n) = (conv.input.c, conv.output.cp(), conv.taps(), conv.output.n);
     let transposed = super::layout::transpose_batch(cx, path, conv, input);
     let blocked = super::layout::block_batch(cx, path, conv, gradient);
     let cpix = input.nhwc.strides[2];
     let quads = n.div_ceil(4);
-    let range = result_range(cx, transposed.0, blocked, quads, &[]);
+    let range = result_range(cx, (transposed.0, blocked), quads.into(), &[], i32::MAX.into())?;
     let panel = cx.temp(format!("{path}.weight_panel"), DType::I32, &[taps, ci, cop], range);
     let row = transposed.1;
     cx.call("grad_weight", taps, |kx| {
@@ -185,6 +187,7 @@ fn whole_grad_weight(
             });
         });
     });
+    Ok(())
 }
 
 /// Takes `zero·Σ gradient codes` from the sums of a weight gradient, where the input's zero code is not 0.

@@ -457,7 +457,8 @@ impl Factor {
         let (m, s) = (kx.read(self.mantissa), kx.read(self.shift));
         let m = kx.load_scalar(m.at(0).plus(b, 16).plus(lane, 1));
         let s = kx.load_scalar(s.at(0).plus(b, 16).plus(lane, 1));
-        // Sums of products lie far below 2^36: 2^24 times that fits, also when shifted left by 8.
+        // Sums of products lie far below 2^36, and 2^24 times that fits. Shifts to the left come after it, each of a value
+        // that was limited first.
         let g = clamp(kx, g, (1 << 36) - 1);
         let product = kx.mul(g, m);
         let zero = kx.int(0);

@@ -1,6 +1,7 @@
-//! Ops: what a layer computes, its derivative, and how it lowers. One file and one table line each.
+//! Ops: what a layer computes, and its derivative. One file and one table line each.
 //!
-//! An op's file answers every question about it; passes ask for facts here and never for names. Ops know nothing of
+//! An op's file answers every question that passes have about it, and they never ask for names; `lower` says how it becomes
+//! kernels. Ops know nothing of
 //! each other's files; a derivative names the gradient ops that it appends. What several have in common is in `contraction`,
 //! `pool`, `shapes` and `window`.
 

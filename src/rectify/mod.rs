@@ -71,7 +71,7 @@ const TAU: ParamSpec = ParamSpec::optional(
     "tau",
     Kind::Real { lo: 1e-6, hi: 1e6 },
     Literal::Real(1.0),
-    "target of the penalized quantity; beyond it the penalty is zero",
+    "where the penalty of the quantity begins",
 );
 
 const fn strength(default: f64) -> ParamSpec {

@@ -12,6 +12,7 @@ use fqt_runtime::random;
 use fqtc::ir::{Attr, Attrs, Module, Node, Scheme};
 use fqtc::numbers::packed;
 use fqtc::quant;
+use fqtc::rectify;
 use fqtc::tensor::Tensor;
 use fqtc::types::{int, real, word};
 
@@ -37,9 +38,9 @@ const SCHEMES: [(&str, &str, &str, i64); 14] = [
     ("logarithmic", "hindsight", "tensor", 2),
 ];
 
-fn networks() -> [(&'static str, Module); 3] {
+fn networks(rectifier: &str) -> [(&'static str, Module); 3] {
     let mut residual = modules::resnet(4, 8, 8, "stochastic");
-    modules::rectify_all(&mut residual, "variance_hinge");
+    modules::rectify_all(&mut residual, rectifier);
     [
         ("norms", residual),
         ("pools", modules::lenet(4, 16, "stochastic")),
@@ -60,13 +61,13 @@ fn with(mut module: Module, (quantizer, range, per, bits): (&str, &str, &str, i6
     module
 }
 
-/// Every scheme in every network in a third step, and quiet channels in a first one.
+/// Every scheme in every network in a third step, with all rectifiers in turns, and quiet channels in a first one.
 fn samples() -> &'static [(String, Step)] {
     static SAMPLES: OnceLock<Vec<(String, Step)>> = OnceLock::new();
     SAMPLES.get_or_init(|| {
         let mut all = vec![];
-        for scheme in SCHEMES {
-            for (name, module) in networks() {
+        for (scheme, rectifier) in SCHEMES.into_iter().zip(rectify::ALL.iter().cycle()) {
+            for (name, module) in networks(rectifier.name()) {
                 all.push((format!("{name}, {scheme:?}"), Step::run(with(module, scheme), 3, 3, |_| ())));
             }
         }
@@ -370,7 +371,7 @@ fn check_followed(step: &Step, what: &str, e: &Encoded, granule: usize, largest:
 #[test]
 fn a_range_that_is_too_small_grows() {
     let mut grown = 0;
-    for (name, module) in networks() {
+    for (name, module) in networks("log_gain") {
         let scheme = ("stochastic", "hindsight", "tensor", 8);
         let step = Step::run(with(module, scheme), 3, 1, |edit| {
             for name in edit.names().filter(|name| name.contains(".gradient") && name.ends_with(".range")) {

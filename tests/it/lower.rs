@@ -35,6 +35,30 @@ fn largest(params: &[ParamSpec], name: &str) -> f64 {
     }
 }
 
+/// Shapes at the edges of blocks of lanes, pixels and samples.
+#[test]
+fn odd_shapes_compile() {
+    let compiles = |input: &str, layers: &str, batch: u32| {
+        let source = format!(
+            "model m {{ input image: {input} classes 10 use recipe bn_plain {layers} train {{ batch {batch} }} }}"
+        );
+        let module = compile(&source, &overrides("")).unwrap().module;
+        fqtc::driver::compile(module).unwrap_or_else(|e| panic!("{input}, {layers}, batch {batch}: {e:?}"));
+    };
+    for batch in 1..=20 {
+        compiles(
+            "28x28x1",
+            "image |> flatten |> linear(100) |> relu |> linear(33) |> relu |> linear(10)",
+            batch,
+        );
+    }
+    for size in ["1x1x1", "2x2x1", "8x3x1", "3x9x3", "5x6x4"] {
+        compiles(size, "image |> conv(8, 3x3) |> batch_norm |> relu |> flatten |> linear(10)", 4);
+    }
+    // Every pixel meets all outputs, and only them.
+    compiles("28x28x1", "image |> conv(8, 3x3) |> relu |> flatten |> linear(256) |> relu |> linear(10)", 8);
+}
+
 #[test]
 fn what_is_trained_starts_within_its_fixed_point() {
     let gain = largest(ops::layers().find(|layer| layer.name() == "batch_norm").unwrap().params(), "gain");

@@ -14,6 +14,7 @@ use crate::cli::images::Images;
 use crate::cli::options::{Machine, Model};
 use crate::cli::source::Source;
 use crate::cli::terminal::Interrupt;
+use crate::driver::IMAGE_SCALE;
 use crate::ir::Module;
 use crate::tensor::Tensor;
 
@@ -84,7 +85,9 @@ pub(super) fn batch(data: &Dataset, module: &Module, images: &Part) -> (Tensor, 
     let chosen = || (0..n).map(|i| i % images.len());
     for image in chosen().map(|i| images.image(i)) {
         for at in 0..h * w {
-            pixels.extend((0..c).map(|k| (f64::from(image[k * h * w + at]) - f64::from(mean[k])) / 64.0));
+            pixels.extend(
+                (0..c).map(|k| (f64::from(image[k * h * w + at]) - f64::from(mean[k])) * IMAGE_SCALE),
+            );
         }
     }
     let labels = chosen().map(|i| f64::from(images.labels[i])).collect();

@@ -101,7 +101,7 @@ fn layers(study: &Study, row: &Row) -> String {
         let sums = counts.entry(&reading.layer).or_default();
         let add = |sum: &mut (u64, u64)| *sum = (sum.0 + reading.count, sum.1 + reading.of);
         match reading.kind {
-            MetricKind::SaturatedCodes | MetricKind::SaturatedValues => add(&mut sums.saturated),
+            MetricKind::SaturatedCodes => add(&mut sums.saturated),
             MetricKind::ZeroGradients => add(&mut sums.zero),
             MetricKind::ScaleRange => {
                 let (low, high) = (sums.scale, reading.scale);

@@ -37,16 +37,26 @@ fqtc eval tiny.fqt --checkpoint /dev/zero
 fqtc eval tiny.fqt --abits 5 --batch 100 --checkpoint runs/tiny/last.safetensors
 sed 's/linear(10)/linear(20) |> relu |> linear(10)/' tiny.fqt > wider.fqt && fqtc eval wider.fqt --checkpoint runs/tiny/last.safetensors
 fqtc train tiny.fqt --quiet --resume=runs/tiny/last.safetensors --gbits 4
+fqtc train tiny.fqt --quiet --name elsewhere --resume=changed
+
+# What does not continue a run changes nothing of it.
+fqtc train tiny.fqt --quiet --resume linear1.features=20
+fqtc train tiny.fqt --quiet --resume --seed 3
+fqtc train tiny.fqt --quiet --resume --epochs 2
+fqtc train tiny.fqt --quiet --resume augment=flip
 fqtc train tiny.fqt --quiet --resume=changed
+cp runs/tiny/last.safetensors elsewhere.safetensors && fqtc train tiny.fqt --quiet --resume=elsewhere.safetensors
+fqtc train tiny.fqt --quiet --resume=elsewhere.safetensors --name elsewhere
+fqtc eval runs/tiny
 
 # Data that does not fit, and labels that are not classes.
 fqtc train tiny.fqt --quiet --name nodata --data nowhere
 fqtc train tiny.fqt --quiet --name nodata --batch 20000
 sed 's/classes 10/classes 3/; s/linear(10)/linear(3)/' tiny.fqt > three.fqt
 fqtc train three.fqt --quiet
-sed 's/28x28x1/1024x1024x3/; s/flatten/avg_pool(64) |> flatten/; s/batch 32/batch 1/' tiny.fqt > large.fqt
+sed 's/28x28x1/1024x1024x3/; s/flatten/conv(1, 1x1, stride = 64) |> flatten/; s/batch 32/batch 1/' tiny.fqt > large.fqt
 (ulimit -v 4000000; fqtc train large.fqt --quiet)
-rm -f empty short long changed header wider.fqt large.fqt
+rm -f elsewhere.safetensors empty short long changed header wider.fqt large.fqt
 
 # Places that cannot be written: runs is a file; no room for a checkpoint; a full disk for the metrics.
 mkdir other && cd other && : > runs
