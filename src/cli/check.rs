@@ -27,8 +27,8 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let source = Source::read(&args.model.path)?;
     let elaborated = compile::front(&source, &args.model)?;
     let compiled = compile::compiled(&source, &args.model)?;
+    let target = args.machine.target()?;
     if args.audit {
-        let target = args.machine.target()?;
         if !target.triple.starts_with("x86_64") {
             return Err(Failure::usage(format!(
                 "only x86-64 code can be audited, and `{}` is none",

@@ -29,14 +29,20 @@ pub(super) struct Args {
     batch_statistics: bool,
 }
 
+/// What the first argument of a command on trained networks is.
+const RUN: &str = "Folder of a run; or a model file (.fqt) or built-in model, with --checkpoint";
+
 /// A trained network: a run folder, or a model file with a checkpoint.
 #[derive(clap::Args)]
+#[command(mut_arg("path", |arg| arg.value_name("RUN|MODEL").help(RUN)))]
+// A changed argument goes last.
+#[command(mut_arg("changes", |arg| arg))]
 pub(super) struct Trained {
     #[command(flatten)]
     pub(super) model: Model,
     #[command(flatten)]
     machine: Machine,
-    /// Trained state, a .safetensors file [default: the best of the run folder that MODEL names]
+    /// Trained state, a .safetensors file [default: the best of the run folder]
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
 }

@@ -73,7 +73,7 @@ fn summary(compiled: &Compiled, number: usize) -> String {
     let line =
         |what: &str, bytes: u64| vec![what.to_string(), format!("{bytes:>12} bytes"), mebibytes(bytes)];
     let rows = [
-        line("state (what a checkpoint holds)", sum(&|kind| *kind == Kind::State)),
+        line("state", sum(&|kind| *kind == Kind::State)),
         line("derived from state", sum(&|kind| *kind == Kind::Persistent)),
         line("images, labels and results", sum(&|kind| matches!(kind, Kind::Input | Kind::Output))),
         line("tables", sum(&|kind| matches!(kind, Kind::Const(_)))),

@@ -21,8 +21,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 0)]
     from: usize,
     /// How many test images to classify
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    count: usize,
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    count: u32,
 }
 
 /// Runs the command.
@@ -41,7 +41,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     }
     let data = images::open_for(&args.data, session.shape(), session.artifact().classes as usize)?;
     let size = data.shape.bytes();
-    let end = args.from.saturating_add(args.count).min(data.test.len());
+    let end = args.from.saturating_add(args.count as usize).min(data.test.len());
     if args.from >= end {
         return Err(Failure::usage(format!(
             "`{}` has test images 0 to {}",

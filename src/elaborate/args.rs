@@ -119,7 +119,12 @@ pub(super) fn word_or_bool(word: &str) -> Attr {
 pub(super) fn check(spec: &ParamSpec, value: &Attr, place: &Place) -> Result<Attr, Diagnostic> {
     spec.check(value).map_err(|error| {
         let code = if spec.name == "bits" { "E0403" } else { error.code };
-        let message = format!("`{}` is {}, but {} was given", spec.name, spec.kind, literal(value));
+        let given = match value {
+            // With its point: a whole number may be refused because it is written as a real one.
+            Attr::Real(v) => format!("{v:?}"),
+            _ => literal(value).to_string(),
+        };
+        let message = format!("`{}` is {}, but {given} was given", spec.name, spec.kind);
         let error = place.mark(Diagnostic { code, message, ..error }, "not accepted");
         match (value, words(&spec.kind)) {
             (Attr::Word(word), words) if !words.is_empty() => {

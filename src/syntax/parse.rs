@@ -189,9 +189,9 @@ fn expected(rules: &[Rule]) -> String {
 /// A rule of the grammar in a user's words.
 fn human(part: Rule) -> &'static str {
     match part {
-        Rule::file | Rule::EOI => "the end of the file",
+        Rule::EOI => "the end of the file",
         Rule::flag | Rule::clauses | Rule::clause => "a value",
-        Rule::model | Rule::kw_model => "`model`",
+        Rule::file | Rule::model | Rule::kw_model => "`model`",
         Rule::recipe | Rule::kw_recipe => "`recipe`",
         Rule::input | Rule::kw_input => "`input`",
         Rule::classes | Rule::kw_classes => "`classes`",

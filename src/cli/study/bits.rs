@@ -14,9 +14,9 @@ use std::path::PathBuf;
 use super::budget::Budget;
 use super::calibration::{Calibration, EPOCHS};
 use super::cells::command;
-use super::check_folder;
+use super::check_place;
 use super::noise::number;
-use super::widths::{self, Coded, WIDTHS};
+use super::widths::{self, Coded};
 use crate::bits::allocation::{Allocation, Problem, Width};
 use crate::cli::compile;
 use crate::cli::failure::Failure;
@@ -73,6 +73,8 @@ fn role(text: &str) -> Result<Role, String> {
 struct Request<'a> {
     args: &'a Args,
     source: &'a Source,
+    /// What there is to choose from, the narrowest first.
+    widths: Vec<u32>,
 }
 
 impl Request<'_> {
@@ -100,7 +102,7 @@ impl Request<'_> {
     /// What is chosen, in a model with so many bits for all of it.
     fn coded(&self, base: u32) -> Result<Vec<Coded>, Failure> {
         let roles = Role::ALL.into_iter().filter(|role| self.args.choose.contains(role));
-        let of = |role| widths::coded(role, &self.model(base), &|model| self.module(model));
+        let of = |role| widths::coded(role, &self.widths, &self.model(base), &|model| self.module(model));
         Ok(roles.map(of).collect::<Result<Vec<_>, Failure>>()?.concat())
     }
 
@@ -137,7 +139,7 @@ impl Request<'_> {
         for role in Role::ALL {
             let of_role = |index: &usize| coded[*index].role == role;
             let all: Vec<usize> = (0..coded.len()).filter(of_role).collect();
-            for bits in WIDTHS {
+            for &bits in &self.widths {
                 // Widths that rules state are the same in every module.
                 let here = |index: &usize| coded[*index].is_free() || bits == base;
                 let places: Vec<usize> = all.iter().copied().filter(here).collect();
@@ -167,21 +169,22 @@ impl Request<'_> {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let interrupt = Interrupt::catch()?;
     let source = Source::read(&args.model.path)?;
-    check_folder(args.write.as_deref())?;
-    let request = Request { args, source: &source };
+    check_place(args.write.as_deref())?;
     stated_twice(args)?;
-    let widest = request.module(&request.model(8))?;
-    let coded = request.coded(8)?;
+    let mut request = Request { args, source: &source, widths: vec![] };
+    request.widths = widths::accepted(|bits| request.module(&request.model(bits)).map(|_| ()))?;
+    let (narrowest, widest) = (request.widths[0], request.widths[request.widths.len() - 1]);
+    let coded = request.coded(widest)?;
     if !coded.iter().any(Coded::is_free) {
         return Err(Failure::usage("rules of their own state the bits of every layer")
             .help("leave out the rules that name layers"));
     }
-    let cost = args.budget.cost(&widest, &coded);
+    let cost = args.budget.cost(&request.module(&request.model(widest))?, &coded);
     let uniform = |bits: u32| cost.of(|index| coded[index].bits(bits));
-    let Some(base) = WIDTHS.into_iter().rev().find(|&bits| uniform(bits) <= cost.room) else {
+    let Some(base) = request.widths.iter().rev().copied().find(|&bits| uniform(bits) <= cost.room) else {
         return Err(Failure::usage(format!(
-            "2 bits everywhere take {}",
-            args.budget.show(&cost, uniform(2))
+            "{narrowest} bits everywhere take {}",
+            args.budget.show(&cost, uniform(narrowest))
         ))
         .help("raise the budget, or choose the bits of more with --choose"));
     };

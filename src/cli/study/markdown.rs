@@ -13,7 +13,7 @@ use std::path::Path;
 use super::cells::{Cell, command, study_command};
 use super::report::{accuracy, time};
 use super::summary::{Row, Study, Trained};
-use super::{Sweep, check_folder, name};
+use super::{Sweep, check_place, name};
 use crate::cli::failure::Failure;
 use crate::cli::run_folder;
 
@@ -23,7 +23,7 @@ pub(super) fn check<'a>(
     args: &Sweep,
     cells: impl Iterator<Item = &'a Cell>,
 ) -> Result<(), Failure> {
-    check_folder(Some(file))?;
+    check_place(Some(file))?;
     section(file, &read(file)?, &name(args))?;
     for path in [args.model(), Path::new(&args.images.data)] {
         if path.is_absolute() {

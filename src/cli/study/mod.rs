@@ -18,6 +18,7 @@ mod statistics;
 mod summary;
 mod widths;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -99,7 +100,7 @@ struct Sweep {
     /// Train cells again that are there with another model, other data, or the integers of another version of fqtc
     #[arg(long)]
     force: bool,
-    /// Stop in the first cell that has so many steps, as Ctrl-C would
+    /// Stop in the first cell that has so many steps, and save
     #[arg(long, value_name = "N")]
     max_steps: Option<u64>,
     /// Show warnings and the summary only
@@ -155,6 +156,7 @@ fn compare(args: &Sweep) -> Result<(), Failure> {
     // What can be wrong with any cell is said before the first one takes its time.
     let planned = cells::cells(args, &axes).into_iter().map(|cell| plan(args, &source, &folder, cell));
     let planned = planned.collect::<Result<Vec<Planned>, Failure>>()?;
+    distinct(&planned)?;
     if let Some(file) = &args.markdown {
         markdown::check(file, args, planned.iter().map(|planned| &planned.cell))?;
     }
@@ -189,8 +191,11 @@ fn stopped(interrupt: &Interrupt) -> Result<(), Failure> {
     if interrupt.requested() { Err(Failure::Interrupted) } else { Ok(()) }
 }
 
-/// Checks, before any work, that there is a folder for a file.
-fn check_folder(file: Option<&Path>) -> Result<(), Failure> {
+/// Checks, before any work, that a file can be written there: it has a folder, and is none itself.
+fn check_place(file: Option<&Path>) -> Result<(), Failure> {
+    if let Some(file) = file.filter(|file| file.is_dir()) {
+        return Err(Failure::usage(format!("`{}` is a folder", file.display())).help("name a file in it"));
+    }
     match file.and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty()) {
         Some(folder) if !folder.is_dir() => {
             Err(Failure::usage(format!("there is no folder `{}`", folder.display()))
@@ -198,6 +203,19 @@ fn check_folder(file: Option<&Path>) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// Checks that all cells are different models.
+fn distinct(planned: &[Planned]) -> Result<(), Failure> {
+    let mut known = BTreeMap::new();
+    for planned in planned {
+        if let Some(other) = known.insert(&planned.merged, &planned.cell.name) {
+            let name = &planned.cell.name;
+            return Err(Failure::usage(format!("`{other}` and `{name}` are the same model"))
+                .help("leave out the flag or the setting that overrides what is compared"));
+        }
+    }
+    Ok(())
 }
 
 /// The name of the study.

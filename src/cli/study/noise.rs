@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::builder::NonEmptyStringValueParser;
 
 use super::calibration::{Calibration, EPOCHS};
+use super::{check_place, widths};
 use crate::cli::failure::Failure;
 use crate::cli::images::Images;
 use crate::cli::options::{Machine, Model, Settings};
@@ -39,14 +40,8 @@ pub(super) struct Args {
     /// Recipes to compare; each trains a network of its own
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     recipes: Vec<String>,
-    /// Bits of gradients to compare, on the weights that the first trained
-    #[arg(
-        long,
-        value_name = "N,...",
-        value_delimiter = ',',
-        default_value = "8,4,3,2",
-        allow_negative_numbers = true
-    )]
+    /// Bits of gradients to compare, on the weights that the first trained [default: those of 8,4,3,2 that the model accepts]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', allow_negative_numbers = true)]
     gbits: Vec<i64>,
     /// Where all random numbers come from
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
@@ -95,6 +90,7 @@ fn label(recipe: Option<&str>, gbits: i64) -> String {
 /// Runs the command.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let interrupt = Interrupt::catch()?;
+    check_place(args.svg.as_deref())?;
     let run = args.model.is_dir().then_some(args.model.as_path());
     let path = run.map_or_else(|| args.model.clone(), |run| run.join(run_folder::MODEL));
     let source = Source::read(&path)?;
@@ -118,16 +114,20 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         };
         // Every width is checked before anything takes its time.
         let batch = Settings { batch: Some(i64::from(args.count)), ..args.settings.clone() };
-        let modules = args
-            .gbits
-            .iter()
-            .map(|&gbits| compile::module(&source, &model(gbits, batch.clone()), Stage::Bits));
-        let modules = modules.collect::<Result<Vec<Module>, Failure>>()?;
+        let module = |gbits| compile::module(&source, &model(gbits, batch.clone()), Stage::Bits);
+        let widths = match args.gbits[..] {
+            [] => {
+                let accepted = widths::accepted(|bits| module(bits.into()).map(|_| ()))?;
+                [8, 4, 3, 2].into_iter().filter(|bits| accepted.contains(bits)).map(i64::from).collect()
+            }
+            _ => args.gbits.clone(),
+        };
+        let modules = widths.iter().map(|&gbits| module(gbits)).collect::<Result<Vec<Module>, Failure>>()?;
         let epochs = args.settings.epochs.or(run.is_none().then_some(EPOCHS));
-        let first = args.gbits.first().copied().unwrap_or(8);
+        let first = widths.first().copied().unwrap_or(8);
         let trained = model(first, Settings { epochs, ..args.settings.clone() });
         let calibration = Calibration::of(&source, &trained, &args.machine, &args.images, run, &interrupt)?;
-        for (module, &gbits) in modules.iter().zip(&args.gbits) {
+        for (module, &gbits) in modules.iter().zip(&widths) {
             if interrupt.requested() {
                 return Err(Failure::Interrupted);
             }

@@ -12,8 +12,12 @@ use crate::ops::rules::{self, Anchors, Place};
 use crate::quant;
 use crate::types::word;
 
-/// The widths to choose from.
-pub(super) const WIDTHS: [u32; 7] = [2, 3, 4, 5, 6, 7, 8];
+/// The widths that a model accepts, from 2 bits on, at least one; else what is wrong with 8. Some quantizers have narrow codes
+/// only.
+pub(super) fn accepted(check: impl Fn(u32) -> Result<(), Failure>) -> Result<Vec<u32>, Failure> {
+    let accepted: Vec<u32> = (2..=8).filter(|&bits| check(bits).is_ok()).collect();
+    if accepted.is_empty() { check(8).map(|()| accepted) } else { Ok(accepted) }
+}
 
 /// A tensor of a step that is made into codes.
 #[derive(Clone, Debug)]
@@ -24,23 +28,24 @@ pub(super) struct Coded {
     pub(super) path: String,
     /// Its elements, of activations and gradients those of one image.
     pub(super) elements: u64,
-    /// What the rules mean by each of [`WIDTHS`].
-    schemes: Vec<Scheme>,
+    /// What the rules mean by each width that there is to choose from.
+    schemes: Vec<(u32, Scheme)>,
 }
 
 impl Coded {
     /// Whether the general width decides its bits, not a rule of its own.
     pub(super) fn is_free(&self) -> bool {
-        WIDTHS.into_iter().all(|bits| self.bits(bits) == bits)
+        self.schemes.iter().all(|(bits, scheme)| quant::bits(&scheme.params) == *bits)
     }
 
-    /// Its bits where the general width is one of [`WIDTHS`].
+    /// Its bits where the general width is one of those to choose from.
     pub(super) fn bits(&self, general: u32) -> u32 {
         quant::bits(&self.scheme(general).params)
     }
 
     fn scheme(&self, general: u32) -> &Scheme {
-        &self.schemes[WIDTHS.iter().position(|&width| width == general).unwrap_or(0)]
+        let found = self.schemes.iter().position(|(width, _)| *width == general);
+        &self.schemes[found.unwrap_or(0)].1
     }
 
     /// The settings that give it other bits than the general ones, and what the rules mean by them.
@@ -56,16 +61,18 @@ impl Coded {
 /// The tensors of a role in a model, from the first layer to the last.
 pub(super) fn coded(
     role: Role,
+    widths: &[u32],
     base: &Model,
     module: &dyn Fn(&Model) -> Result<Module, Failure>,
 ) -> Result<Vec<Coded>, Failure> {
-    let modules = WIDTHS.map(|bits| module(&general(role, bits, base)));
-    let modules = modules.into_iter().collect::<Result<Vec<Module>, Failure>>()?;
+    let modules = widths.iter().map(|&bits| module(&general(role, bits, base)));
+    let modules = modules.collect::<Result<Vec<Module>, Failure>>()?;
     let Some(first) = modules.first() else { return Ok(vec![]) };
     let coded = noise::codes(first, role).into_iter().filter_map(|codes| {
-        let schemes = modules.iter().map(|module| scheme(module, role, &codes.path));
+        let schemes = widths.iter().zip(&modules);
+        let schemes = schemes.map(|(&bits, module)| Some((bits, scheme(module, role, &codes.path)?)));
         Some(Coded {
-            schemes: schemes.collect::<Option<Vec<Scheme>>>()?,
+            schemes: schemes.collect::<Option<Vec<(u32, Scheme)>>>()?,
             role,
             path: codes.path,
             elements: codes.elements,

@@ -31,8 +31,8 @@ pub(super) static CODES: &[Code] = &[
     Code {
         code: "E0205",
         title: "name defined twice",
-        explanation: "A name means one thing in its scope: a binding, parameter or block cannot be defined again, \
-                      and a file has each recipe once. Choose another name.",
+        explanation: "A scope has each binding and parameter once, a model each block, and a file each recipe; blocks are \
+                      not called like a layer. Choose another name.",
     },
     Code {
         code: "E0206",

@@ -26,6 +26,7 @@ model 28x28x1 'flatten |> linear(2147483648) |> linear(10)'
 model 28x28x1 'flatten |> linear(9223372036854775807) |> linear(10)'
 model 28x28x1 'flatten |> linear(1048576) |> linear(1024) |> linear(10)'
 model 1024x1024x3 'global_avg_pool |> linear(10)'
+model 128x128x3 'conv(4, 1x1) |> relu |> global_avg_pool |> linear(10)'
 model 28x28x1 'flatten |> linear(10)' --gbits 1
 model 28x28x1 'flatten |> linear(10)' --gbits 33
 model 28x28x1 'flatten |> linear(10)' --wbits 1 --abits 33
