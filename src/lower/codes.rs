@@ -62,17 +62,16 @@ pub(super) struct Codes {
 #[derive(Clone, Debug)]
 pub(super) struct GradientCodes {
     /// Largest code.
-    pub(super) levels: i32,
+    pub(super) largest: i32,
     /// U8 codes above `2^(bits−1)`, NHWC with a border of that zero code: for the data gradient.
     pub(super) nhwc: Option<Source>,
     /// I8 codes `[image][row][column/4][channel][4]`: for the weight gradient. Missing columns are zero.
     pub(super) blocked: Option<BufferId>,
     /// Elements of an image in `blocked`. A linear layer's codes are dense: it blocks samples, not pixels.
     pub(super) blocked_image: i64,
-    /// Steps of the codes of the data gradient (one dyadic), in units of dL/d accumulator.
+    /// What a code of 1 stands for, in units of dL/d accumulator: one dyadic, or one a channel where no data gradient reads
+    /// the codes.
     pub(super) step: BufferId,
-    /// Steps of the codes of the weight gradient: one dyadic or one a channel.
-    pub(super) weight_step: BufferId,
     /// Σ codes per channel of the weight gradient's encoding, i64, where the input's zero code needs it.
     pub(super) sums: Option<BufferId>,
 }

@@ -34,23 +34,28 @@ pub(super) enum Output {
         /// Largest code before clipping, `[items][channels]` I16.
         largest: Option<BufferId>,
     },
-    /// Gradients of `bits`: U8 above `2^(bits−1)` in NHWC with a border, and I8 blocks.
-    Gradient {
-        bits: u32,
-        /// Largest code, where rows have no scales.
-        levels: i32,
-        /// A scale for each row of a channel; `bits` are then those of stored codes.
-        rows: Option<RowScales>,
-        rounding: Rounding,
-        nhwc: Option<Bordered>,
-        blocked: Option<Blocked>,
-        /// Largest value, for ranges.
-        largest: Option<Largest>,
-        /// Σ codes, `[items][channels]` i64.
-        sums: Option<BufferId>,
-    },
+    /// Gradients.
+    Gradient(Gradient),
     /// 16-bit integers, ties up.
     Wide { store: Source, relu: bool },
+}
+
+/// Codes of gradients: U8 above `2^(bits−1)` in NHWC with a border, and I8 blocks.
+#[derive(Clone, Copy)]
+pub(super) struct Gradient {
+    /// Of stored codes.
+    pub(super) bits: u32,
+    /// Steps of the grid from zero to the end of the range: the largest code, where rows have no scales.
+    pub(super) steps: i32,
+    /// A scale for each row of a channel.
+    pub(super) rows: Option<RowScales>,
+    pub(super) rounding: Rounding,
+    pub(super) nhwc: Option<Bordered>,
+    pub(super) blocked: Option<Blocked>,
+    /// Largest value, for ranges.
+    pub(super) largest: Option<Largest>,
+    /// Σ codes, `[items][channels]` i64.
+    pub(super) sums: Option<BufferId>,
 }
 
 /// Largest |v| before clipping, `[items][channels]` I16.
@@ -123,9 +128,9 @@ fn emit_row(kx: &mut Kx, value: &Affine, encodings: &[Encoding], shared: &[Optio
             if let Some((prepared, shift)) = &grids[i] {
                 let u = e.fixed.apply(kx, prepared, &sources);
                 e.store(kx, u, *shift, (keys[i], ends[i]), &at, value.shape);
-            } else if let Some(rows) = e.rows() {
+            } else if let Output::Gradient(gradient @ Gradient { rows: Some(rows), .. }) = &e.output {
                 let v = rows.value(kx, &at);
-                e.store_gradient(kx, v, (keys[i], scales[i]), &at, value.shape);
+                gradient.store(kx, v, (keys[i], scales[i]), &at, value.shape);
             }
         }
     });
@@ -180,16 +185,17 @@ fn keep_row(
 impl Encoding<'_> {
     fn key(&self, kx: &mut Kx) -> Option<Value> {
         match &self.output {
-            Output::Gradient { rounding: Rounding::Stochastic(key) | Rounding::Logarithmic(key), .. } => {
-                Some(kx.scalar(*key))
-            }
+            Output::Gradient(gradient) => match gradient.rounding {
+                Rounding::Stochastic(key) | Rounding::Logarithmic(key) => Some(kx.scalar(key)),
+                Rounding::Nearest | Rounding::PseudoStochastic => None,
+            },
             _ => None,
         }
     }
 
     fn rows(&self) -> Option<RowScales> {
         match &self.output {
-            Output::Gradient { rows, .. } => *rows,
+            Output::Gradient(gradient) => gradient.rows,
             _ => None,
         }
     }
@@ -199,7 +205,7 @@ impl Encoding<'_> {
         let (item, cp) = (kx.item(), shape.cp());
         let (largest, sums) = match &self.output {
             Output::Activation { largest, .. } => (*largest, None),
-            Output::Gradient { largest, sums, .. } => (largest.map(|l| l.buffer), *sums),
+            Output::Gradient(gradient) => (gradient.largest.map(|l| l.buffer), gradient.sums),
             Output::Wide { .. } => (None, None),
         };
         if let Some(largest) = largest {
@@ -254,11 +260,11 @@ impl Encoding<'_> {
                 let code = kx.narrow(DType::U8, code);
                 store_at(kx, nhwc.source, at, code);
             }
-            Output::Gradient { bits, levels, .. } => {
-                let limit = levels << fraction_bits(*bits);
-                let v = fixed_point(kx, u, shift, fraction_bits(*bits), limit);
+            Output::Gradient(gradient) => {
+                let fraction = fraction_bits(gradient.bits);
+                let v = fixed_point(kx, u, shift, fraction, gradient.steps << fraction);
                 self.see(kx, u, shift, at, shape);
-                self.store_gradient(kx, v, (key, None), at, shape);
+                gradient.store(kx, v, (key, None), at, shape);
             }
             Output::Wide { store, relu } => {
                 let v = kx.shift_right(u, shift);
@@ -276,55 +282,18 @@ impl Encoding<'_> {
 
     /// Follows the largest value, where a range needs it.
     fn see(&self, kx: &mut Kx, u: Value, shift: Value, at: &At, shape: Shape) {
-        let Output::Gradient { largest: Some(largest), .. } = &self.output else { return };
+        let Output::Gradient(Gradient { largest: Some(largest), .. }) = &self.output else { return };
         let v = fixed_point(kx, u, shift, largest.fraction, i16::MAX as i32);
         let size = kx.abs(v);
         let address = partial(kx, largest.buffer, at, shape);
         kx.max_into(address, size);
     }
 
-    /// Rounds a gradient in fixed point and stores its codes.
-    fn store_gradient(
-        &self,
-        kx: &mut Kx,
-        v: Value,
-        (key, row): (Option<Value>, Option<RowScale>),
-        at: &At,
-        shape: Shape,
-    ) {
-        let Output::Gradient { bits, levels, rounding, nhwc, blocked, sums, .. } = &self.output else {
-            return;
-        };
-        let code = match row {
-            None => round(kx, v, (*bits, *levels), *rounding, key, at, shape),
-            Some(row) => {
-                let v = row.scaled(kx, v);
-                let bits = (row.bits(), gradient_levels(row.bits()));
-                let code = round(kx, v, bits, *rounding, key, at, shape);
-                row.stored(kx, code)
-            }
-        };
-        if let Some(sums) = sums {
-            let address = partial(kx, *sums, at, shape);
-            kx.acc64(address, code);
-        }
-        if let Some(nhwc) = nhwc {
-            let bias = kx.splat_const(DType::I16, 1 << (bits - 1));
-            let biased = kx.add(code, bias);
-            let biased = kx.narrow(DType::U8, biased);
-            store_at(kx, nhwc.source, at, biased);
-        }
-        if let Some(blocked) = blocked {
-            let code = kx.narrow(DType::I8, code);
-            blocked.store(kx, at, shape, code);
-        }
-    }
-
     /// The border of NHWC.
     fn border(&self, kx: &mut Kx, n: &Coord, block: &Coord, shape: Shape) {
         let (nhwc, zero) = match &self.output {
             Output::Activation { zero, nhwc, .. } => (nhwc, *zero),
-            Output::Gradient { bits, nhwc: Some(nhwc), .. } => (nhwc, 1 << (bits - 1)),
+            Output::Gradient(Gradient { bits, nhwc: Some(nhwc), .. }) => (nhwc, 1 << (bits - 1)),
             _ => return,
         };
         let zero = kx.splat_const(DType::U8, zero);
@@ -334,7 +303,7 @@ impl Encoding<'_> {
     /// Copies of the row that was just written.
     fn copies(&self, kx: &mut Kx, at: &At, shape: Shape) {
         match &self.output {
-            Output::Gradient { blocked: Some(blocked), .. } if !blocked.dense => {
+            Output::Gradient(Gradient { blocked: Some(blocked), .. }) if !blocked.dense => {
                 let out = kx.write(blocked.buffer);
                 let quads = shape.w.div_ceil(4) as i64 * shape.cp() as i64 * 4;
                 let to = at.y.address(at.n.address(out.at(0), blocked.image), quads);
@@ -344,6 +313,43 @@ impl Encoding<'_> {
                 copy_blocked(kx, &to, shape, zero, &load);
             }
             _ => {}
+        }
+    }
+}
+
+impl Gradient {
+    /// Rounds a gradient in fixed point and stores its codes.
+    fn store(
+        &self,
+        kx: &mut Kx,
+        v: Value,
+        (key, row): (Option<Value>, Option<RowScale>),
+        at: &At,
+        shape: Shape,
+    ) {
+        let Gradient { bits, steps, rounding, .. } = *self;
+        let code = match row {
+            None => round(kx, v, (bits, steps), rounding, key, at, shape),
+            Some(row) => {
+                let v = row.scaled(kx, v);
+                let bits = (row.bits(), gradient_levels(row.bits()));
+                let code = round(kx, v, bits, rounding, key, at, shape);
+                row.stored(kx, code)
+            }
+        };
+        if let Some(sums) = self.sums {
+            let address = partial(kx, sums, at, shape);
+            kx.acc64(address, code);
+        }
+        if let Some(nhwc) = self.nhwc {
+            let bias = kx.splat_const(DType::I16, 1 << (bits - 1));
+            let biased = kx.add(code, bias);
+            let biased = kx.narrow(DType::U8, biased);
+            store_at(kx, nhwc.source, at, biased);
+        }
+        if let Some(blocked) = self.blocked {
+            let code = kx.narrow(DType::I8, code);
+            blocked.store(kx, at, shape, code);
         }
     }
 }

@@ -267,8 +267,8 @@ pub(super) fn transpose_batch(cx: &mut Cx, path: &str, conv: Conv, input: &Codes
 pub(super) fn block_batch(cx: &mut Cx, path: &str, conv: Conv, gradient: &GradientCodes) -> BufferId {
     let shape = Shape { n: 1, h: 1, w: conv.output.n, c: conv.output.c };
     let len = shape.w.div_ceil(4) * shape.cp() * 4;
-    let levels = gradient.levels as i64;
-    let out = cx.temp(format!("{path}.gradient_by_four"), DType::I8, &[len], Range::new(-levels, levels));
+    let largest = gradient.largest as i64;
+    let out = cx.temp(format!("{path}.gradient_by_four"), DType::I8, &[len], Range::new(-largest, largest));
     cx.call("block_batch", shape.blocks(), |kx| {
         let block = Coord::index(kx.item());
         let (g, o) = (kx.read(gradient.blocked.expect("a weight gradient reads blocks")), kx.write(out));

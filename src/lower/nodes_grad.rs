@@ -395,7 +395,7 @@ impl Lowering<'_> {
         // A static bound on the accumulator; from the second step on the shift follows the results.
         let depth = if layer.conv.depthwise { 1 } else { layer.conv.output.c };
         let terms = layer.conv.taps() as i64 * depth as i64;
-        let bound = terms * codes.levels as i64 * layer.weights.levels as i64;
+        let bound = terms * codes.largest as i64 * layer.weights.levels as i64;
         let limit = (64 - bound.leading_zeros() as i64 - 15).clamp(0, 31) as i32;
         let range = Range::new(-1, 31);
         let narrowed = layer.weights.in_force.map(|largest| (largest, layer.weights.levels));
@@ -449,7 +449,7 @@ impl Lowering<'_> {
         self.cx.call("weight_grad_unit", 1, |kx| {
             let p = kx.write(unit);
             kx.for_(cp, |kx, c| {
-                let (s, w) = (kx.per_channel(codes.weight_step, c), kx.per_channel(layer.weights.scale, c));
+                let (s, w) = (kx.per_channel(codes.step, c), kx.per_channel(layer.weights.scale, c));
                 let v = kx.div(s, w);
                 kx.store(p.at(0).plus(c, 1), v);
             });

@@ -4,7 +4,9 @@ use super::affine::{Affine, Coef, Levels, Source};
 use super::codes::{GradientCodes, Zero};
 use super::contract::Conv;
 use super::cx::{PARTIAL_SUM, SUM, Shape};
-use super::encode::{Blocked, Encoding, Largest, Output, Rounding, encode, fraction_bits, gradient_levels};
+use super::encode::{
+    Blocked, Encoding, Gradient, Largest, Output, Rounding, encode, fraction_bits, gradient_levels,
+};
 use super::grid::{Grid, Rule, Step, grid};
 use super::initial::Start;
 use super::layout::Bordered;
@@ -55,20 +57,20 @@ impl Lowering<'_> {
     /// Counts zero codes and codes at the ends of the range, in the encoding of the data gradient, and scales.
     fn observe_gradient(&mut self, path: &str, node: &Node, plan: &Plan, shape: Shape) {
         if let Some(nhwc) = plan.codes.nhwc {
-            let (zero, levels) = (1 << (plan.bits - 1), plan.codes.levels);
+            let (zero, largest) = (1 << (plan.gradient.bits - 1), plan.codes.largest);
             let of = (Source { zero, ..nhwc }, shape);
             let zeros = (node.path.as_str(), MetricKind::ZeroGradients, format!("{path}.zeros"));
             let zeros = metrics::count(&mut self.cx, zeros, of, &[zero]);
             self.metrics.push(zeros);
             // Of few codes, the ends are used without anything being wrong.
-            if plan.steps >= 7 && plan.rows.is_none() {
+            if plan.gradient.steps >= 7 && plan.gradient.rows.is_none() {
                 let ends = (node.path.as_str(), MetricKind::SaturatedCodes, format!("{path}.saturated"));
-                let ends = metrics::count(&mut self.cx, ends, of, &[zero - levels, zero + levels]);
+                let ends = metrics::count(&mut self.cx, ends, of, &[zero - largest, zero + largest]);
                 self.metrics.push(ends);
             }
         }
         let name = format!("{path}.exponents");
-        let scale = metrics::scale_range(&mut self.cx, &node.path, name, plan.codes.weight_step, shape.c);
+        let scale = metrics::scale_range(&mut self.cx, &node.path, name, plan.codes.step, shape.c);
         self.metrics.push(scale);
     }
 
@@ -144,28 +146,15 @@ impl Lowering<'_> {
             hindsight.as_ref().map(|h| Largest { buffer: h.largest, fraction: seen_fraction(bits) });
         let total = sums.map(|_| self.cx.temp(format!("{path}.code_sum"), DType::I64, &[shape.cp()], SUM));
         let codes = GradientCodes {
-            levels: largest_code,
+            largest: largest_code,
             nhwc: nhwc.map(|n| Source { zero: 1 << (bits - 1), ..n.source }),
             blocked: blocked.map(|b| b.buffer),
             blocked_image: blocked.map_or(0, |b| b.image),
             step,
-            weight_step: step,
             sums: total,
         };
-        Ok(Plan {
-            fixed,
-            bits,
-            steps,
-            rows,
-            rounding,
-            nhwc,
-            blocked,
-            largest,
-            sums,
-            codes,
-            hindsight,
-            grid_step,
-        })
+        let gradient = Gradient { bits, steps, rows, rounding, nhwc, blocked, largest, sums };
+        Ok(Plan { fixed, gradient, codes, hindsight, grid_step })
     }
 
     fn blocked(&mut self, path: &str, conv: &Conv, shape: Shape, largest_code: i32) -> Blocked {
@@ -205,13 +194,13 @@ impl Lowering<'_> {
         path: &str,
         affine: &Affine,
         scheme: &Scheme,
-        (bits, levels, rows): (u32, i32, bool),
+        (bits, steps, rows): (u32, i32, bool),
         by_input: bool,
     ) -> Result<Ranged, Diagnostic> {
         let per_channel = quant::per_channel(&scheme.params) && !by_input;
         let rule = |step: Step| Rule {
             step,
-            levels: Levels::all(-levels, levels),
+            levels: Levels::all(-steps, steps),
             zero: 0,
             fraction_bits: fraction_bits(bits) as i64,
             max_shift: 30 - bits as i64,
@@ -247,16 +236,16 @@ impl Lowering<'_> {
         let (items, cp) = (affine.shape.items(), affine.shape.cp());
         let name = format!("{path}.largest_value");
         let largest = self.cx.temp(name, DType::I16, &[items, cp], Range::new(0, 32767));
-        let output = Output::Gradient {
+        let output = Output::Gradient(Gradient {
             bits,
-            levels: gradient_levels(bits),
+            steps: gradient_levels(bits),
             rows: None,
             rounding: Rounding::Nearest,
             nhwc: None,
             blocked: None,
             largest: Some(Largest { buffer: largest, fraction: fraction_bits(bits) }),
             sums: None,
-        };
+        });
         encode(&mut self.cx, "measure", affine, &[Encoding { fixed: &first.fixed, output }]);
         let fraction = fraction_bits(bits);
         self.range_of(path, (largest, items, cp), first.step, affine.scale, fraction, per_channel)
@@ -353,7 +342,7 @@ impl Lowering<'_> {
     /// Totals of the codes, and the range that hindsight keeps.
     fn after_encoding(&mut self, plan: &Plan, shape: Shape) {
         let (items, cp) = (shape.items(), shape.cp());
-        if let (Some(partial), Some(total)) = (plan.sums, plan.codes.sums) {
+        if let (Some(partial), Some(total)) = (plan.gradient.sums, plan.codes.sums) {
             self.cx.call("code_sums", 1, |kx| {
                 let (p, t) = (kx.read(partial), kx.update(total));
                 kx.fill(t.at(0), cp, 0);
@@ -369,7 +358,7 @@ impl Lowering<'_> {
             // Ranges are kept in the unit of the value: where that is an accumulator's, it doubles or halves when the shift
             // does, and the range follows within some steps.
             let path = format!("{}.seen", h.path);
-            let (of, fraction) = ((h.largest, items, cp), seen_fraction(plan.bits));
+            let (of, fraction) = ((h.largest, items, cp), seen_fraction(plan.gradient.bits));
             let seen = self.range_of(&path, of, plan.grid_step, None, fraction, h.per_channel);
             let n = if h.per_channel { cp } else { 1 };
             self.cx.call("follow_hindsight", 1, |kx| {
@@ -401,35 +390,16 @@ fn seen_fraction(bits: u32) -> u32 {
 /// What an encoding of a gradient needs, kept while the pass is built.
 struct Plan {
     fixed: super::affine::Fixed,
-    bits: u32,
-    /// Of the grid, in the range.
-    steps: i32,
-    rows: Option<RowScales>,
-    rounding: Rounding,
-    nhwc: Option<Bordered>,
-    blocked: Option<Blocked>,
-    largest: Option<Largest>,
-    sums: Option<BufferId>,
+    gradient: Gradient,
     codes: GradientCodes,
     hindsight: Option<Hindsight>,
+    /// The step of the grid in the unit of the value.
     grid_step: BufferId,
 }
 
 impl Plan {
     fn encoding(&self) -> Encoding<'_> {
-        Encoding {
-            fixed: &self.fixed,
-            output: Output::Gradient {
-                bits: self.bits,
-                levels: self.steps,
-                rows: self.rows,
-                rounding: self.rounding,
-                nhwc: self.nhwc,
-                blocked: self.blocked,
-                largest: self.largest,
-                sums: self.sums,
-            },
-        }
+        Encoding { fixed: &self.fixed, output: Output::Gradient(self.gradient) }
     }
 }
 

@@ -26,11 +26,11 @@ struct Split {
 impl Split {
     /// An item sums over its images in i32, so they are few enough for that; and the sums of all items, which are added
     /// afterwards, are less to read than the gradient, unless eight items already exceed it.
-    fn new(conv: Conv, levels: i32) -> Split {
+    fn new(conv: Conv, largest_code: i32) -> Split {
         let Conv { input, output, .. } = conv;
         let quads = output.w.div_ceil(4) as i64 * output.h as i64;
         // The verifier adds up what the column parities write, though to different elements.
-        let largest = conv.stride as i64 * quads * 4 * 255 * levels as i64;
+        let largest = conv.stride as i64 * quads * 4 * 255 * largest_code as i64;
         let most = (i32::MAX as i64 / largest).max(1);
         let sums = input.c as i64 * conv.taps() as i64 * 4;
         let fits = |d: &u32| output.n.is_multiple_of(*d) && (output.n / d) as i64 <= most;
@@ -68,7 +68,7 @@ pub(super) fn grad_weight(
     }
     let blocked = gradient.blocked.expect("a weight gradient reads blocks");
     let (stored, codes) = (input.planes.get(&conv.stride).copied(), super::pool::source_of(input));
-    let mut split = Split::new(conv, gradient.levels);
+    let mut split = Split::new(conv, gradient.largest);
     let planes = match stored {
         Some(planes) => Copied::Parities(planes),
         None => {

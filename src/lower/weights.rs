@@ -102,7 +102,7 @@ fn scales(
     conv: &Conv,
     master: Master,
     levels: Levels,
-    Granule { per_channel, fraction }: Granule,
+    granule: Granule,
     (inverse, shift, scale): (BufferId, BufferId, BufferId),
 ) {
     let (cop, n) = (conv.output.cp(), conv.depth() * conv.taps());
@@ -111,49 +111,17 @@ fn scales(
     let inverses = cx.dyadics(format!("{path}.weight_inverses"), cop);
     let top = cx.temp(format!("{path}.weight_top"), DType::I64, &[1], Range::new(0, i32::MAX as i64));
     cx.call("weight_scales", 1, |kx| {
-        let (w, l) = (kx.read(master.value), kx.update(largest));
-        let zero = kx.splat_const(DType::I32, 0);
-        kx.for_(cop / 16, |kx, b| {
-            kx.store(l.at(0).plus(b, 16), zero);
-            kx.for_(n, |kx, r| {
-                let lanes = kx.load(w.at(0).plus(r, cop as i64).plus(b, 16));
-                let size = kx.abs(lanes);
-                kx.max_into(l.at(0).plus(b, 16), size);
-            });
-        });
-        let t = kx.update(top);
+        largest_masters(kx, (cop, n), master, largest);
+        let (l, t) = (kx.read(largest), kx.update(top));
         kx.fill(t.at(0), 1, QUIET);
-        if !per_channel {
+        if !granule.per_channel {
             kx.for_(cop, |kx, c| {
                 let v = kx.load_scalar(l.at(0).plus(c, 1));
                 kx.max_into(t.at(0), v);
             });
         }
-        let inv = kx.update(inverses);
-        let quietest = kx.real(0.0);
-        let s = kx.update(scale);
-        // The largest inverse is kept in scale[0] until the scales are known.
-        kx.store(s.at(0), quietest);
-        kx.for_(cop, |kx, c| {
-            let own = kx.load_scalar(l.at(0).plus(c, 1));
-            let common = kx.load_scalar(t.at(0));
-            let v = if per_channel { kx.max(own, common) } else { common };
-            let v = kx.to_dyadic(v);
-            let v = if fraction < 1.0 {
-                let part = kx.real(fraction);
-                kx.mul(v, part)
-            } else {
-                v
-            };
-            let levels = levels.steps(kx);
-            let v = kx.div(levels, v);
-            kx.store(inv.at(0).plus(c, 1), v);
-            let known = kx.load_scalar(s.at(0));
-            let v = kx.max(known, v);
-            kx.store(s.at(0), v);
-        });
-        let v = kx.load_scalar(s.at(0));
-        let e = kx.exponent(v);
+        let largest_inverse = exact_inverses(kx, cop, (largest, top), levels, granule, (inverses, scale));
+        let e = kx.exponent(largest_inverse);
         // Inverses lie below 127/QUIET < 1/2, so that k ≥ 31 and the product of two 31-bit numbers fits after the shift. Of
         // a channel as quiet as that which is clipped too, the inverse is cut to 1/2.
         let e = kx.clamp(e, -32, -1);
@@ -161,20 +129,80 @@ fn scales(
         let k = kx.sub(limit, e);
         let sh = kx.write(shift);
         kx.store(sh.at(0), k);
-        let i = kx.write(inverse);
-        kx.for_(cop, |kx, c| {
-            let v = kx.load_scalar(inv.at(0).plus(c, 1));
-            let v = kx.to_fixed(v, k);
-            let v = kx.clamp(v, 1, 1 << 30);
-            kx.store(i.at(0).plus(c, 1), v);
-            let q28 = kx.int(MASTER_BITS);
-            let up = kx.sub(k, q28);
-            let v = kx.to_dyadic(v);
-            let one = kx.real(1.0);
-            let v = kx.div(one, v);
-            let v = kx.scale(v, up);
-            kx.store(s.at(0).plus(c, 1), v);
+        fixed_inverses(kx, cop, inverses, k, (inverse, scale));
+    });
+}
+
+/// The largest |master| of each channel.
+fn largest_masters(kx: &mut Kx, (cop, n): (u32, u32), master: Master, largest: BufferId) {
+    let (w, l) = (kx.read(master.value), kx.update(largest));
+    let zero = kx.splat_const(DType::I32, 0);
+    kx.for_(cop / 16, |kx, b| {
+        kx.store(l.at(0).plus(b, 16), zero);
+        kx.for_(n, |kx, r| {
+            let lanes = kx.load(w.at(0).plus(r, cop as i64).plus(b, 16));
+            let size = kx.abs(lanes);
+            kx.max_into(l.at(0).plus(b, 16), size);
         });
+    });
+}
+
+/// Codes per unit of each channel's masters; gives the largest.
+fn exact_inverses(
+    kx: &mut Kx,
+    cop: u32,
+    (largest, top): (BufferId, BufferId),
+    levels: Levels,
+    Granule { per_channel, fraction }: Granule,
+    (inverses, scale): (BufferId, BufferId),
+) -> Value {
+    let (l, t, inv) = (kx.update(largest), kx.update(top), kx.update(inverses));
+    let none = kx.real(0.0);
+    let s = kx.update(scale);
+    // The largest so far is kept in scale[0] until the scales are known.
+    kx.store(s.at(0), none);
+    kx.for_(cop, |kx, c| {
+        let own = kx.load_scalar(l.at(0).plus(c, 1));
+        let common = kx.load_scalar(t.at(0));
+        let range = if per_channel { kx.max(own, common) } else { common };
+        let range = kx.to_dyadic(range);
+        let range = if fraction < 1.0 {
+            let part = kx.real(fraction);
+            kx.mul(range, part)
+        } else {
+            range
+        };
+        let levels = levels.steps(kx);
+        let inverse = kx.div(levels, range);
+        kx.store(inv.at(0).plus(c, 1), inverse);
+        let known = kx.load_scalar(s.at(0));
+        let v = kx.max(known, inverse);
+        kx.store(s.at(0), v);
+    });
+    kx.load_scalar(s.at(0))
+}
+
+/// Inverses times 2^k as integers, and the scales that these stand for exactly.
+fn fixed_inverses(
+    kx: &mut Kx,
+    cop: u32,
+    inverses: BufferId,
+    k: Value,
+    (inverse, scale): (BufferId, BufferId),
+) {
+    let (inv, i, s) = (kx.update(inverses), kx.write(inverse), kx.update(scale));
+    kx.for_(cop, |kx, c| {
+        let v = kx.load_scalar(inv.at(0).plus(c, 1));
+        let v = kx.to_fixed(v, k);
+        let v = kx.clamp(v, 1, 1 << 30);
+        kx.store(i.at(0).plus(c, 1), v);
+        let q28 = kx.int(MASTER_BITS);
+        let up = kx.sub(k, q28);
+        let v = kx.to_dyadic(v);
+        let one = kx.real(1.0);
+        let v = kx.div(one, v);
+        let v = kx.scale(v, up);
+        kx.store(s.at(0).plus(c, 1), v);
     });
 }
 
