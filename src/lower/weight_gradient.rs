@@ -5,10 +5,10 @@
 
 use super::codes::{Codes, GradientCodes, Zero};
 use super::contract::{Conv, push, result_range};
-use super::cx::{Coord, Cx, SUM};
+use super::cx::{Coord, Cx, Kx, SUM};
 use super::planes::Copied;
 use crate::diag::Diagnostic;
-use crate::kernel::{BufferId, Contract, DType, Dim, Dot, Init};
+use crate::kernel::{BufferId, Contract, DType, Dim, Dot, Init, Value};
 
 /// Bytes of planes that one group of images fills: they stay in cache beside the gradient while all points pass.
 const PLANES_BYTES: i64 = 48 << 10;
@@ -87,12 +87,11 @@ pub(super) fn grad_weight(
     cx.call("grad_weight", items, |kx| {
         let item = kx.item();
         let out = kx.update(panel);
-        let zero = kx.splat_const(DType::I32, 0);
-        kx.for_(size as u32 / 16, |kx, v| kx.store(out.at(0).plus(item, size).plus(v, 16), zero));
+        let none = kx.splat_const(DType::I32, 0);
+        fill(kx, panel, size, none);
         if stored.is_none() {
-            let (own, size) = (kx.update(buffer), group as i64 * image_size);
-            let zero = kx.splat_const(DType::U8, codes.zero);
-            kx.for_(size as u32 / 16, |kx, v| kx.store(own.at(0).plus(item, size).plus(v, 16), zero));
+            let border = kx.splat_const(DType::U8, codes.zero);
+            fill(kx, buffer, group as i64 * image_size, border);
         }
         kx.for_(images / group, |kx, turn| {
             let first = Coord::default().plus(item, images as i64).plus(turn, group as i64);
@@ -132,18 +131,31 @@ pub(super) fn grad_weight(
             }
         });
     });
-    cx.call("sum_weight_grad", ci, |kx| {
-        let (channel, part) = (kx.item(), (taps * cop) as i64);
+    sum_items(cx, panel, (items, ci, taps * cop), sums);
+    Ok(sums)
+}
+
+/// Writes a value to all that an item has of a buffer, `size` elements.
+fn fill(kx: &mut Kx, buffer: BufferId, size: i64, value: Value) {
+    let (item, to) = (kx.item(), kx.update(buffer));
+    kx.for_(size as u32 / 16, |kx, v| kx.store(to.at(0).plus(item, size).plus(v, 16), value));
+}
+
+/// Adds up the items of a panel `[items][channels][part]`.
+fn sum_items(cx: &mut Cx, panel: BufferId, (items, channels, part): (u32, u32, u32), sums: BufferId) {
+    let size = (channels * part) as i64;
+    cx.call("sum_weight_grad", channels, |kx| {
         let (p, sum) = (kx.read(panel), kx.update(sums));
-        kx.fill(sum.at(0).plus(channel, part), taps * cop, 0);
-        kx.for_(taps * cop / 16, |kx, v| {
+        let own = Coord::default().plus(kx.item(), 1);
+        let (from, to) = (own.address(p.at(0), part.into()), own.address(sum.at(0), part.into()));
+        kx.fill(to.clone(), part, 0);
+        kx.for_(part / 16, |kx, v| {
             kx.for_(items, |kx, item| {
-                let lanes = kx.load(p.at(0).plus(item, size).plus(channel, part).plus(v, 16));
-                kx.acc64(sum.at(0).plus(channel, part).plus(v, 16), lanes);
+                let lanes = kx.load(from.clone().plus(item, size).plus(v, 16));
+                kx.acc64(to.clone().plus(v, 16), lanes);
             });
         });
     });
-    Ok(sums)
 }
 
 /// A linear layer's weight gradient: the batch is the reduction.
