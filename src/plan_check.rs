@@ -137,18 +137,21 @@ fn replay(program: &Program, schedule: &Schedule, offsets: &[u32], bytes: u64) -
         for number in calls {
             let call = &program.calls[number];
             let kernel = &program.kernels[call.kernel];
-            for (i, param) in call.args.iter().map(|a| a.0 as usize).zip(&kernel.params) {
+            let args = || call.args.iter().map(|a| a.0 as usize).zip(&kernel.params);
+            // A write of the same call does not bring back what is read.
+            for (i, _) in args().filter(|(_, param)| param.access != Access::Write) {
                 let (start, end) = span(i);
-                let name = &program.buffers[i].name;
-                if param.access != Access::Write && !owns(&owners, start, end, i) {
+                if !owns(&owners, start, end, i) {
+                    let name = &program.buffers[i].name;
                     return Err(format!(
                         "call {number} ({}) reads {name}, which was overwritten",
                         kernel.name
                     ));
                 }
-                if param.access == Access::Read {
-                    continue;
-                }
+            }
+            for (i, _) in args().filter(|(_, param)| param.access != Access::Read) {
+                let (start, end) = span(i);
+                let name = &program.buffers[i].name;
                 for lost in claim(&mut owners, start, end, i) {
                     let other = &program.buffers[lost];
                     if other.kind != Kind::Temp || touched.contains(&lost) {

@@ -100,7 +100,9 @@ impl Scheduler<'_> {
             let parts_of = self.stages[stage][chain].parts;
             let parts = gcd(parts_of, items);
             let enough = parts == parts_of && parts == items || parts >= PARTS;
-            if enough && at_last().all(|&other| self.follows(call, other, parts)) {
+            // All calls of the chain: what one touched before the last may meet this one in another part.
+            let mut earlier = self.stages[stage][chain].calls.iter();
+            if enough && earlier.all(|&other| self.follows(call, other, parts)) {
                 let chain_of = &mut self.stages[stage][chain];
                 chain_of.calls.push(call);
                 chain_of.parts = parts;

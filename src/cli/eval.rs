@@ -42,7 +42,7 @@ pub(super) struct Trained {
     pub(super) model: Model,
     #[command(flatten)]
     machine: Machine,
-    /// Trained state, a .safetensors file [default: the best of the run folder]
+    /// Trained state, a .safetensors file [default: the last of the run folder]
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
 }

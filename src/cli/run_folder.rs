@@ -101,10 +101,10 @@ pub(super) fn discard_unused(folder: &Path) {
     }
 }
 
-/// The best checkpoint of a run folder, else the last one.
+/// The last checkpoint of a run folder. The best one was chosen by the images that a run tests with.
 pub(super) fn checkpoint(folder: &Path) -> Result<PathBuf, Failure> {
-    let found = [BEST, LAST].map(|name| folder.join(name)).into_iter().find(|path| path.is_file());
-    found.ok_or_else(|| {
+    let last = folder.join(LAST);
+    last.is_file().then_some(last).ok_or_else(|| {
         Failure::usage(format!("`{}` holds no checkpoint", folder.display()))
             .help("name a run folder, such as runs/resnet20, or a model file with --checkpoint")
     })

@@ -17,7 +17,7 @@ use fqt_runtime::step::{KernelFn, Kernels, OFFSET_UNIT};
 use std::ops::Range;
 use std::sync::Mutex;
 
-/// Address space reserved for the code of a step; memory is only used as code fills it.
+/// Address space reserved for the code of each part of a step; memory is only used as code fills it.
 const RESERVED: usize = 256 << 20;
 
 /// A module whose memory is freed with it.

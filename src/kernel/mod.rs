@@ -414,7 +414,8 @@ pub enum Access {
     ReadWrite,
 }
 
-/// A parameter's declaration; a buffer passed for it has the same dtype and length, and a range that is equal or (reading) inside.
+/// A parameter's declaration; a buffer passed for it has the same dtype and length, and a range that is inside of its own for
+/// what is read, around it for what is written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ParamDecl {
     /// Element type.

@@ -15,7 +15,7 @@ use super::ranges::{Ranges, fit, fit_range, hull};
 use super::touches::{Touch, items_are_apart, touches};
 use super::typing::Types;
 use super::*;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 pub use super::ranges::contract_range;
 
@@ -71,6 +71,7 @@ pub fn kernel(kernel: &Kernel) -> Result<Facts, Violation> {
         defined: vec![false; kernel.values.len()],
         visible: vec![],
         loops: vec![(Index(0), kernel.items)],
+        opened: BTreeSet::from([Index(0)]),
         at: None,
     };
     walk.body(&kernel.body).map_err(|message| fault((walk.at, message)))?;
@@ -111,6 +112,8 @@ struct Walk<'a> {
     visible: Vec<Value>,
     /// The item and the loops in scope.
     loops: Vec<(Index, u32)>,
+    /// The indices of all loops so far: emitters know a loop by its index.
+    opened: BTreeSet<Index>,
     at: Option<&'a Stmt>,
 }
 
@@ -135,8 +138,8 @@ impl<'a> Walk<'a> {
         if count == 0 {
             return Err("a loop turns at least once".into());
         }
-        if self.loops.iter().any(|(other, _)| *other == index) {
-            return Err(format!("{index} is the index of a loop around this one"));
+        if !self.opened.insert(index) {
+            return Err(format!("{index} is the index of an earlier loop"));
         }
         self.loops.push((index, count));
         Ok(())

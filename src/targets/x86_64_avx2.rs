@@ -26,13 +26,14 @@ pub(super) static TARGET: Target = Target {
 };
 
 /// Whether this machine has everything in the settings above.
-#[cfg(target_arch = "x86_64")]
+// The code calls and is called as everywhere but on Windows.
+#[cfg(all(target_arch = "x86_64", not(windows)))]
 pub(super) fn runs_here() -> bool {
     use std::is_x86_feature_detected as has;
     has!("avx2") && has!("bmi1") && has!("bmi2") && has!("lzcnt") && has!("popcnt")
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(all(target_arch = "x86_64", not(windows))))]
 pub(super) fn runs_here() -> bool {
     false
 }

@@ -14,13 +14,14 @@ pub(super) static TARGET: Target = Target {
     runs_here,
 };
 
-#[cfg(target_arch = "x86_64")]
+// The code calls and is called as everywhere but on Windows.
+#[cfg(all(target_arch = "x86_64", not(windows)))]
 fn runs_here() -> bool {
     use std::is_x86_feature_detected as has;
     has!("sse3") && has!("ssse3") && has!("sse4.1")
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(all(target_arch = "x86_64", not(windows))))]
 fn runs_here() -> bool {
     false
 }

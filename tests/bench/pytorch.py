@@ -48,6 +48,14 @@ training.add_argument("--checkpoint", type=pathlib.Path, help="save here after e
 training.add_argument("--padding", choices=["reflect", "mean"], default="reflect", help="what images are padded with before they are cropped")
 training.add_argument("--no-augment", action="store_true", help="neither crops nor flips")
 training.add_argument("--no-flip", action="store_true", help="crops only")
+# What the model files train with, where it is not the default above.
+RECIPES = {
+    "lenet5": {"lr": 0.02, "warmup_epochs": 1.0, "no_augment": True},
+    "resnet8": {"warmup_epochs": 2.0},
+    "vgg_small": {"lr": 0.05, "weight_decay": 5e-4},
+    "mobilenet_v2": {"weight_decay": 4e-5},
+}
+parser.set_defaults(**RECIPES.get(parser.parse_known_args()[0].network, {}))
 args = parser.parse_args()
 
 os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))

@@ -300,7 +300,7 @@ fn bad_kernels_are_rejected() {
         (
             "nested index",
             raw(vec![], vec![Stmt::For { index: Index(0), count: 2, body: vec![] }]),
-            "i0 is the index of a loop around this one",
+            "i0 is the index of an earlier loop",
         ),
         (
             "empty loop",
