@@ -291,6 +291,26 @@ pub enum Expr {
     BitLength(Value),
 }
 
+impl Stmt {
+    /// The addresses of the statement itself, not of its body.
+    pub fn addresses(&self) -> Vec<&Address> {
+        match self {
+            Stmt::Let(_, Expr::Load(address) | Expr::LoadPairs(address) | Expr::LoadScalar(address)) => {
+                vec![address]
+            }
+            Stmt::Store(address, _)
+            | Stmt::Acc64(address, _)
+            | Stmt::MaxInto(address, _)
+            | Stmt::MinInto(address, _) => vec![address],
+            Stmt::Contract(c) => match &c.init {
+                Init::PerVector(init, _) | Init::PerPoint(init, _) => vec![&c.out, &c.a, &c.b, init],
+                Init::Zero | Init::Accumulate => vec![&c.out, &c.a, &c.b],
+            },
+            Stmt::For { .. } | Stmt::Let(..) | Stmt::Assume(..) => vec![],
+        }
+    }
+}
+
 impl Expr {
     /// The values it uses, in order.
     pub fn operands(&self) -> Vec<Value> {

@@ -220,6 +220,19 @@ impl Touch<'_> {
         next > last
     }
 
+    /// Whether the dimensions of a contraction lead to different elements: each moves further than all smaller ones.
+    pub(super) fn is_injective(&self) -> bool {
+        let dims = self.terms.iter().filter(|term| term.index.is_none() && term.n > 1);
+        let mut dims: Vec<(u64, u32)> = dims.map(|term| (term.stride.unsigned_abs(), term.n)).collect();
+        dims.sort_unstable();
+        let mut span = self.width as i128;
+        dims.into_iter().all(|(stride, n)| {
+            let beyond = stride as i128 >= span;
+            span += stride as i128 * (n as i128 - 1);
+            beyond
+        })
+    }
+
     /// How often one element can be hit by the loops inside the body at `depth`, or by all (`None`).
     ///
     /// Turns whose strides nest (each at least the span of all smaller ones) hit different elements; the others count.

@@ -151,7 +151,7 @@ impl<'a> Walk<'a> {
                 return Err(format!("{value} is not defined here"));
             }
         }
-        for address in addresses(stmt) {
+        for address in stmt.addresses() {
             self.address(address)?;
         }
         Types { values: &self.kernel.values, params: &self.kernel.params }.stmt(stmt)?;
@@ -259,30 +259,28 @@ fn operands(stmt: &Stmt) -> Vec<Value> {
     }
 }
 
-/// Addresses that a statement uses.
-fn addresses(stmt: &Stmt) -> Vec<&Address> {
-    match stmt {
-        Stmt::Let(_, Expr::Load(address) | Expr::LoadPairs(address) | Expr::LoadScalar(address)) => {
-            vec![address]
-        }
-        Stmt::Store(address, _)
-        | Stmt::Acc64(address, _)
-        | Stmt::MaxInto(address, _)
-        | Stmt::MinInto(address, _) => vec![address],
-        Stmt::Contract(c) => match &c.init {
-            Init::PerVector(init, _) | Init::PerPoint(init, _) => vec![&c.out, &c.a, &c.b, init],
-            Init::Zero | Init::Accumulate => vec![&c.out, &c.a, &c.b],
-        },
-        Stmt::For { .. } | Stmt::Let(..) | Stmt::Assume(..) => vec![],
+type Fault<'a> = (&'a Stmt, String);
+
+/// Whether what sums start from is no result: emitters read and write in an order of their own.
+fn starts_elsewhere(contract: &Contract) -> bool {
+    match &contract.init {
+        Init::PerVector(address, _) | Init::PerPoint(address, _) => address.param != contract.out.param,
+        Init::Zero | Init::Accumulate => true,
     }
 }
-
-type Fault<'a> = (&'a Stmt, String);
 
 /// Extents, access modes, and independence of items.
 fn accesses<'a>(kernel: &Kernel, all: &[Touch<'a>]) -> Result<(), Fault<'a>> {
     for touch in all {
         let (param, decl) = (touch.param, &kernel.params[touch.param.0 as usize]);
+        if let Stmt::Contract(contract) = touch.stmt
+            && touch.write
+            && !(touch.is_injective() && starts_elsewhere(contract))
+        {
+            let message =
+                format!("a contraction writes an element of {param} twice, or reads its start there");
+            return Err((touch.stmt, message));
+        }
         let (first, last) = touch.extent();
         if first < 0 || last >= decl.len as i128 {
             let message = format!("touches the elements {first}..={last} of {param}, which has {}", decl.len);

@@ -201,6 +201,28 @@ fn contraction(steps: u32, bound: i64, init: Init) -> Kernel {
     })
 }
 
+/// A contraction of two points whose results lie so far apart, starting from zero or from the end of its own results.
+fn points(apart: i64, from_results: bool) -> Kernel {
+    one(|kb| {
+        let a = kb.param(DType::U8, 8, Range::new(0, 1), Access::Read);
+        let b = kb.param(DType::I8, 64, Range::new(0, 0), Access::Read);
+        let out = kb.param(DType::I32, 48, Range::new(-100, 100), Access::Write);
+        let zero = kb.splat_const(DType::I32, 0);
+        kb.store(out.at(32), zero);
+        let init = if from_results { Init::PerVector(out.at(32), vec![]) } else { Init::Zero };
+        kb.contract(Contract {
+            dot: Dot::U8I8,
+            out: out.at(0),
+            a: a.at(0),
+            b: b.at(0),
+            init,
+            points: vec![Dim::new(2, 4, apart)],
+            vectors: vec![],
+            k: vec![],
+        });
+    })
+}
+
 /// `acc64` of `turns` lanes in 0..=100, from zero, into a parameter of range 0..=`bound`.
 fn sum(turns: u32, bound: i64, reset: bool) -> Kernel {
     one(|kb| {
@@ -246,6 +268,7 @@ fn good_kernels_pass() {
     let cases = [
         ("clamp", clamp_kernel("clamp")),
         ("add", lanes(|kb, x, _| kb.add(x, x))),
+        ("points beside each other", points(16, false)),
         ("narrowed shift", {
             lanes(|kb, x, k| {
                 kb.assume(k, 0, 1);
@@ -297,6 +320,9 @@ fn bad_kernels_are_rejected() {
             raw(vec![I16S], vec![load(0, p.at(0).plus(Index(1), 1))]),
             "i1 is not the index of a loop around this",
         ),
+        ("points on one place", points(0, false), "a contraction writes an element of p2 twice"),
+        ("points that meet", points(8, false), "a contraction writes an element of p2 twice"),
+        ("a start among results", points(16, true), "or reads its start there"),
         (
             "nested index",
             raw(vec![], vec![Stmt::For { index: Index(0), count: 2, body: vec![] }]),

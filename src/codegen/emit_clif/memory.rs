@@ -4,7 +4,7 @@
 //! with its own index; the constant part goes into the instruction.
 
 use super::body::Body;
-use super::plan::{addresses, walk};
+use super::plan::walk;
 use crate::kernel::{Address, Expr, Index, Param, Stmt};
 use cranelift_codegen::ir::{self, InstBuilder, types};
 use std::collections::BTreeSet;
@@ -59,7 +59,7 @@ impl Body<'_, '_, '_> {
             }
         };
         walk(body, &mut |stmt| {
-            for address in addresses(stmt) {
+            for address in stmt.addresses() {
                 add(self.linear_of(address));
             }
             if let Stmt::Let(_, Expr::Random { block, .. }) = stmt {

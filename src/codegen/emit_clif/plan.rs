@@ -4,10 +4,7 @@
 //! write, also not through another parameter: a call may pass one buffer for a parameter that is read and one that is
 //! written, when both are alike. The emitter then writes the result down in order, with no further motion.
 
-use crate::kernel::{
-    Access, Address, Amount, Contract, DType, Expr, Index, Init, Kernel, Param, ParamDecl, Shift, Stmt, Type,
-    Value,
-};
+use crate::kernel::{Access, Amount, DType, Expr, Index, Kernel, Param, ParamDecl, Shift, Stmt, Type, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A value computed from an Int once, where the Int is defined, for all its uses.
@@ -172,29 +169,11 @@ fn widening(body: &[Stmt], uses: &BTreeMap<Value, Uses>) -> BTreeMap<Value, DTyp
     out
 }
 
-/// Every address in a statement itself, not in its body.
-pub(super) fn addresses(stmt: &Stmt) -> Vec<&Address> {
-    match stmt {
-        Stmt::Let(_, Expr::Load(a) | Expr::LoadPairs(a) | Expr::LoadScalar(a)) => vec![a],
-        Stmt::Store(a, _) | Stmt::Acc64(a, _) | Stmt::MaxInto(a, _) | Stmt::MinInto(a, _) => vec![a],
-        Stmt::Contract(c) => contract_addresses(c),
-        Stmt::Let(..) | Stmt::Assume(..) | Stmt::For { .. } => vec![],
-    }
-}
-
-fn contract_addresses(c: &Contract) -> Vec<&Address> {
-    let mut out = vec![&c.out, &c.a, &c.b];
-    if let Init::PerVector(a, _) | Init::PerPoint(a, _) = &c.init {
-        out.push(a);
-    }
-    out
-}
-
 /// The parameters that a statement touches other than by folding into them.
 pub(super) fn touched(stmt: &Stmt) -> Vec<Param> {
     match stmt {
         Stmt::Acc64(..) | Stmt::MaxInto(..) | Stmt::MinInto(..) => vec![],
         Stmt::Let(_, Expr::LoadAt { param, .. }) => vec![*param],
-        _ => addresses(stmt).iter().map(|a| a.param).collect(),
+        _ => stmt.addresses().iter().map(|a| a.param).collect(),
     }
 }

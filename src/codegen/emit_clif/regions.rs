@@ -3,7 +3,7 @@
 use super::super::emit_evex::{self, Around, Capture};
 use super::body::{Body, flags};
 use super::call;
-use super::plan::{addresses, may_alias, walk};
+use super::plan::{may_alias, walk};
 use crate::kernel::{Expr, Index, Param, Stmt, Value};
 use crate::targets::Wide;
 use cranelift_codegen::ir::{self, InstBuilder, StackSlotData, StackSlotKind};
@@ -70,7 +70,7 @@ impl<'e> Body<'e, '_, '_> {
             if let Stmt::For { index, body, .. } = stmt
                 && self.regions.contains_key(index)
             {
-                walk(body, &mut |stmt| params.extend(addresses(stmt).iter().map(|a| a.param)));
+                walk(body, &mut |stmt| params.extend(stmt.addresses().iter().map(|a| a.param)));
             }
         });
         params
