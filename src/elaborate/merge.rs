@@ -46,7 +46,9 @@ pub(super) struct Merged<'a> {
     pub(super) blocks: Vec<&'a Block>,
     pub(super) statements: Vec<&'a Statement>,
     pub(super) settings: Settings,
-    /// Folded rules.
+    /// Everything that rules say, in order.
+    pub(super) entries: Vec<Entry>,
+    /// The same, folded for each scope.
     pub(super) rules: Vec<(Entry, Choice)>,
 }
 
@@ -91,6 +93,7 @@ pub(super) fn merge<'a>(file: &'a File, overrides: &Overrides, report: &mut Repo
         blocks,
         statements,
         settings: state.settings,
+        entries,
         rules,
     })
 }

@@ -42,8 +42,11 @@ pub struct Elaborated {
 /// Elaborates the model of a file under overrides.
 pub fn elaborate(file: &ast::File, overrides: &Overrides) -> Result<Elaborated, Vec<Diagnostic>> {
     let mut report = Report::default();
-    let Some(merged) = merge::merge(file, overrides, &mut report) else { return Err(report.errors) };
+    let Some(mut merged) = merge::merge(file, overrides, &mut report) else { return Err(report.errors) };
     let network = network::build(&merged, &mut report);
+    if let Some(network) = &network {
+        rules::resolve(&mut merged, network, &mut report);
+    }
     let module = network.and_then(|network| rules::apply(&merged, network, &mut report));
     if let Some(module) = &module {
         merged.settings.check_precision(module, &mut report);

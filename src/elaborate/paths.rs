@@ -1,7 +1,7 @@
 //! Layer paths: `basic2.conv1`. A component is the name of a binding, or a layer or block with its ordinal.
 
 /// Which layers a rule reaches.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Scope {
     /// Every layer.
     All,

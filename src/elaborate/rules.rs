@@ -3,6 +3,8 @@
 //! A rule changes what wider and earlier rules said: with the same callee only the arguments that it names, with another
 //! callee everything. Folding the rules for one scope gives the callee and its arguments there.
 
+use std::collections::BTreeSet;
+
 use super::args::{Given, bind, call_of, complete};
 use super::merge::Merged;
 use super::network::Network;
@@ -156,7 +158,19 @@ pub(super) fn fold(
     scope: &Scope,
     report: &mut Report,
 ) -> Option<Choice> {
-    let mut said: Vec<&Entry> = entries.iter().filter(|e| says(e, verb, subject, scope)).collect();
+    fold_where(entries, verb, subject, |said| said.contains(scope), report)
+}
+
+/// What those entries give whose scope is among some.
+fn fold_where(
+    entries: &[Entry],
+    verb: Verb,
+    subject: &str,
+    holds: impl Fn(&Scope) -> bool,
+    report: &mut Report,
+) -> Option<Choice> {
+    let mut said: Vec<&Entry> =
+        entries.iter().filter(|e| e.is_about(verb, subject) && holds(&e.scope)).collect();
     said.sort_by_key(|e| e.scope.width());
     let callees = table(verb, subject);
     let start = Choice {
@@ -181,8 +195,10 @@ pub(super) fn fold(
     choice
 }
 
-fn says(entry: &Entry, verb: Verb, subject: &str, scope: &Scope) -> bool {
-    entry.verb == verb && entry.subject.text == subject && entry.scope.contains(scope)
+impl Entry {
+    fn is_about(&self, verb: Verb, subject: &str) -> bool {
+        self.verb == verb && self.subject.text == subject
+    }
 }
 
 /// One rule for each verb, subject and scope, folded, in order of first appearance; everything stated.
@@ -212,6 +228,45 @@ pub(super) fn syntax(entry: &Entry, choice: &Choice) -> ast::Rule {
         subject: entry.subject.clone(),
         of: of.into_iter().collect(),
         with: call_of(&choice.callee, choice.specs, &attrs),
+    }
+}
+
+/// Puts rules of single layers in place of those for paths: which rules hold together there, for all layers, `first`, `last`
+/// and `logits`, blocks and other paths, is known only of a layer. Reports paths that reach none.
+pub(super) fn resolve(merged: &mut Merged<'_>, network: &Network, report: &mut Report) {
+    for verb in [Verb::Quantize, Verb::Rectify] {
+        for subject in subjects(verb) {
+            let entries: Vec<&Entry> =
+                merged.entries.iter().filter(|entry| entry.is_about(verb, subject)).collect();
+            let of_path = |entry: &&&Entry| matches!(entry.scope, Scope::Path(_));
+            for entry in entries.iter().filter(of_path) {
+                report.take(reached(entry, &network.layers));
+            }
+            let role = Role::ALL.into_iter().find(|role| role.word() == subject);
+            let mut rules = vec![];
+            for (layer, classes) in ops::rules::layers(&network.module, role) {
+                let here = Scope::Path(layer);
+                let holds = |scope: &Scope| match scope {
+                    Scope::Class(class) => classes.contains(class),
+                    scope => scope.contains(&here),
+                };
+                let said: BTreeSet<&Scope> =
+                    entries.iter().map(|entry| &entry.scope).filter(|scope| holds(scope)).collect();
+                let narrow = said.iter().filter(|scope| ***scope != Scope::All).count();
+                let Some(last) = entries.iter().rfind(|entry| holds(&entry.scope)) else { continue };
+                // What a single rule says of `first`, `last` or `logits` needs no rule of a layer.
+                if narrow == 0 || narrow == 1 && said.iter().any(|scope| matches!(scope, Scope::Class(_))) {
+                    continue;
+                }
+                if let Some(choice) = fold_where(&merged.entries, verb, subject, holds, report) {
+                    rules.push((Entry { scope: here.clone(), ..(*last).clone() }, choice));
+                }
+            }
+            let is_replaced =
+                |entry: &Entry| entry.is_about(verb, subject) && matches!(entry.scope, Scope::Path(_));
+            merged.rules.retain(|(entry, _)| !is_replaced(entry));
+            merged.rules.extend(rules);
+        }
     }
 }
 

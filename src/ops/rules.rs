@@ -1,5 +1,7 @@
 //! Which rule of a module holds where: the narrowest that matches, and of those the last.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{Part, of};
 use crate::ir::{Attrs, Layers, Module, Node, Role};
 
@@ -72,6 +74,38 @@ pub struct Place<'a> {
     pub contractions: Vec<&'a str>,
 }
 
+/// The layers that rules about a role (or, without one, about batch norm) can be said of, each once, and which of
+/// `first`, `last` and `logits` each is for them.
+pub fn layers(module: &Module, role: Option<Role>) -> BTreeMap<String, BTreeSet<&'static str>> {
+    let (anchors, readers) = (Anchors::new(module), module.readers());
+    let mut found: BTreeMap<String, BTreeSet<&'static str>> = BTreeMap::new();
+    for node in module.nodes.iter().filter(|node| !node.path.is_empty()) {
+        let contractions: Vec<&str> = match role {
+            Some(Role::Weights | Role::Gradients) if of(node).part() == Part::Contraction => vec![&node.path],
+            Some(Role::Activations) => {
+                let readers = node.results.iter().flat_map(|value| &readers[value.0 as usize]);
+                let readers = readers.map(|&index| &module.nodes[index]);
+                let contractions = readers.filter(|reader| of(reader).part() == Part::Contraction);
+                contractions.map(|reader| reader.path.as_str()).collect()
+            }
+            None if of(node).part() == Part::Norm => normalized(module, node).collect(),
+            _ => continue,
+        };
+        let classes = [("first", &anchors.first), ("last", &anchors.last), ("logits", &anchors.logits)];
+        let is = |anchor: &Option<String>| anchor.as_deref().is_some_and(|path| contractions.contains(&path));
+        let own = classes.into_iter().filter(|(_, anchor)| is(anchor)).map(|(class, _)| class);
+        found.entry(node.path.clone()).or_default().extend(own);
+    }
+    found
+}
+
+/// The contraction that a batch norm reads, if it does.
+fn normalized<'m>(module: &'m Module, node: &Node) -> impl Iterator<Item = &'m str> {
+    let reads = module.producer(node.operands[0]).map(|index| &module.nodes[index]);
+    let contraction = reads.filter(|node| of(node).part() == Part::Contraction);
+    contraction.map(|node| node.path.as_str()).into_iter()
+}
+
 /// The scheme that quantizes something at a place; `None` if it stays real.
 pub fn scheme<'m>(module: &'m Module, anchors: &Anchors, target: Role, place: &Place) -> Option<&'m str> {
     let rules = module.rules.iter().filter(|rule| rule.target == target);
@@ -85,9 +119,7 @@ pub fn rectifier(module: &Module, node: &Node) -> (String, Attrs) {
     let mut anchors = Anchors { first: None, last: None, logits: None };
     if !module.rectify.iter().all(|rule| by_path(&rule.layers)) {
         anchors = Anchors::new(module);
-        let reads = module.producer(node.operands[0]).map(|index| &module.nodes[index]);
-        let contraction = reads.filter(|node| of(node).part() == Part::Contraction);
-        place.contractions.extend(contraction.map(|node| node.path.as_str()));
+        place.contractions.extend(normalized(module, node));
     }
     match anchors.narrowest(module.rectify.iter().map(|rule| (&rule.layers, rule)), &place) {
         Some(rule) => (rule.rectifier.clone(), rule.params.clone()),

@@ -180,6 +180,31 @@ fn narrow_rules_inherit_what_they_do_not_name() {
     assert_eq!(gradients(&module, &Layers::All, "bits"), Attr::Int(8));
 }
 
+/// Whatever rules meet in a layer, each changes only what it names.
+#[test]
+fn rules_that_meet_in_a_layer_add_up() {
+    let of = |flags: &str, layer: &str| {
+        let once = elaborated(RESNET8, flags);
+        let again = elaborated(&once.model.to_string(), "");
+        assert_eq!(ir::print::print(&once.module), ir::print::print(&again.module), "{flags}");
+        let value = |name| gradients(&once.module, &Layers::Path(layer.to_owned()), name);
+        (value("bits"), value("range"))
+    };
+    let expected = |bits, range: &str| (Attr::Int(bits), Attr::Word(range.to_owned()));
+    // The recipe gives logits 8 bits.
+    assert_eq!(of("--gbits 2 linear1.gradients.range=max", "linear1"), expected(8, "max"));
+    assert_eq!(of("--gbits 2 *.gradients.range=max", "linear1"), expected(8, "max"));
+    assert_eq!(of("--gbits 2 *.gradients.range=max", "conv1"), expected(2, "max"));
+    let flags = "--gbits 4 basic2.gradients.bits=8 *.conv1.gradients.range=max";
+    assert_eq!(of(flags, "basic2.conv1"), expected(8, "max"));
+    assert_eq!(of(flags, "basic1.conv1"), expected(4, "max"));
+    assert_eq!(of(flags, "basic2.conv2").0, Attr::Int(8));
+    let flags = "--gbits 4 first.gradients.bits=8 conv1.gradients.range=max";
+    assert_eq!(of(flags, "conv1"), expected(8, "max"));
+    // The last layer gives the logits.
+    assert_eq!(of("--gbits 2 last.gradients.range=max", "linear1"), expected(8, "max"));
+}
+
 #[test]
 fn patterns_reach_each_layer_that_matches() {
     let module = elaborated(RESNET8, "basic*.conv2.gradients.bits=3").module;
