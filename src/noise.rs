@@ -12,7 +12,8 @@
 //!
 //! What noise does to the gradients of the weights is measured in `weights`, there also that of weights and activations;
 //! what else tells why a layer suffers, in `layers`.
-//! Everything is computed in f64 by the oracle's meaning of the nodes.
+//! Everything is computed in f64 by the oracle's meaning of the nodes: quantizers round the gradient of what a contraction
+//! gives. A step rounds that of its integer accumulator, which is the same but for the scales of the channels' weights.
 
 mod layers;
 mod weights;
