@@ -12,8 +12,9 @@
 //!
 //! What noise does to the gradients of the weights is measured in `weights`, there also that of weights and activations;
 //! what else tells why a layer suffers, in `layers`.
-//! Everything is computed in f64 by the oracle's meaning of the nodes: quantizers round the gradient of what a contraction
-//! gives. A step rounds that of its integer accumulator, which is the same but for the scales of the channels' weights.
+//! Everything is computed in f64 by the oracle's meaning of the nodes, but for one thing: a node quantizes the gradient of what
+//! a contraction gives, and a step that of its integer accumulator, in which each channel weighs as the scale of its weights
+//! does. Rounded is the latter here too; energies are of the former.
 
 mod layers;
 mod weights;
@@ -21,20 +22,26 @@ mod weights;
 pub use layers::Layer;
 pub use weights::{Codes, codes};
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
-use crate::ir::{Module, Node, Value};
+use crate::ir::{Module, Node, Param, Role, Value};
 use crate::oracle::{self, Rounding, Surrogate, Values};
 use crate::quant::{self, Quantization};
 use crate::tensor::Tensor;
 use crate::types::word;
+use weights::role;
+
+/// What the largest weight of a channel counts as at least.
+const QUIET: f64 = 1.0 / (1 << 20) as f64;
 
 /// A gradient quantizer on the way from the last layer to the first. Energies are over that of the exact gradient there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Crossing {
     /// Path of the layer.
     pub layer: String,
+    /// Quantizers before it on the longest way from the last layer to here.
+    pub depth: usize,
     /// Energy of the quantizer's noise over that of what it reads: c.
     pub own: f64,
     /// Energy of the noise that arrives: V.
@@ -54,6 +61,8 @@ pub struct Point<'a> {
     again: Vec<usize>,
     /// Those of them that are quantizers.
     quantizers: Vec<usize>,
+    /// By what quantized gradients: what a channel of the accumulators weighs there, where channels differ.
+    units: BTreeMap<Value, Vec<f64>>,
 }
 
 /// Energies at each quantizer in a backward pass.
@@ -94,7 +103,8 @@ impl<'a> Point<'a> {
         let again = leading_to(module, start, is_goal);
         let is_quantizer = |index: &usize| is_quantizer(&module.nodes[*index]);
         let quantizers = again.iter().copied().filter(is_quantizer).collect();
-        let mut point = Point { module, exact, again, quantizers };
+        let units = units(module, params);
+        let mut point = Point { module, exact, again, quantizers, units };
         let loss = module.producer(module.loss).unwrap_or(0);
         let later = point.again.iter().copied().filter(|&index| index > loss);
         for index in (0..=loss).chain(later.collect::<Vec<usize>>()) {
@@ -131,12 +141,13 @@ impl<'a> Point<'a> {
         let own: Vec<f64> =
             (0..n as usize).map(|k| ratio(sum(|e| &e.noise, k), sum(|e| &e.read, k))).collect();
         let by_gains = self.by_gains(&own, alone);
-        let as_signal = self.as_signal(&own);
+        let (as_signal, depths) = (self.as_signal(&own), self.depths());
         let crossing = |(k, &index): (usize, &usize)| {
             let node = &self.module.nodes[index];
             let exact = self.exact_energy(node.operands[0]) * passes as f64;
             Crossing {
                 layer: node.path.clone(),
+                depth: depths[k],
                 own: own[k],
                 measured: ratio(sum(|e| &e.deviation, k), exact),
                 as_signal: as_signal[k],
@@ -193,7 +204,11 @@ impl<'a> Point<'a> {
         quantization: &dyn Quantization,
     ) -> Vec<Tensor> {
         let operands: Vec<&Tensor> = node.operands.iter().map(|&value| self.value(value, noisy)).collect();
-        oracle::node(self.module, node, &operands, quantization)
+        let unit = self.units.get(&node.results[0]).filter(|_| quantization.rounds());
+        let Some(unit) = unit else { return oracle::node(self.module, node, &operands, quantization) };
+        let by_accumulator = by_channel(operands[0], unit, |x, unit| x * unit);
+        let codes = oracle::node(self.module, node, &[&by_accumulator], quantization);
+        codes.iter().map(|codes| by_channel(codes, unit, |x, unit| x / unit)).collect()
     }
 
     fn exact_energy(&self, value: Value) -> f64 {
@@ -242,6 +257,45 @@ impl<'a> Point<'a> {
         }
         noise
     }
+
+    /// How many quantizers lie before each on the longest way.
+    fn depths(&self) -> Vec<usize> {
+        let mut crossed = vec![0; self.module.types.len()];
+        let mut depths = vec![];
+        for &index in &self.again {
+            let node = &self.module.nodes[index];
+            let mut here = node.operands.iter().map(|value| crossed[value.0 as usize]).max().unwrap_or(0);
+            if is_quantizer(node) {
+                depths.push(here);
+                here += 1;
+            }
+            node.results.iter().for_each(|result| crossed[result.0 as usize] = here);
+        }
+        depths
+    }
+}
+
+/// What channels of accumulators weigh where their gradients are quantized: the scales of their weights, up to a common
+/// factor. A channel of weights that are all but 0 weighs as one whose largest is 2^-20, as in a step.
+fn units(module: &Module, params: &[Tensor]) -> BTreeMap<Value, Vec<f64>> {
+    let scales = |(param, weights): (&Param, &Tensor)| {
+        let reads =
+            |node: &&Node| node.operands[0] == param.value && role(module, node) == Some(Role::Weights);
+        let node = module.nodes.iter().find(reads)?;
+        let channels = weights.data.chunks_exact(weights.data.len() / weights.dim(0));
+        let largest = |channel: &[f64]| channel.iter().fold(QUIET, |largest, x| largest.max(x.abs()));
+        let scheme = &module.schemes[word(&node.attrs, "scheme")];
+        quant::per_channel(&scheme.params).then(|| (node.path.as_str(), channels.map(largest).collect()))
+    };
+    let scales: BTreeMap<&str, Vec<f64>> = module.params.iter().zip(params).filter_map(scales).collect();
+    let gradients = module.nodes.iter().filter(|node| is_gradient_quantizer(node));
+    gradients.filter_map(|node| Some((node.results[0], scales.get(node.path.as_str())?.clone()))).collect()
+}
+
+/// What a function makes of elements of a tensor, whose last axis are channels, and a value of their channel.
+fn by_channel(x: &Tensor, values: &[f64], of: impl Fn(f64, f64) -> f64) -> Tensor {
+    let data = x.data.iter().zip(values.iter().cycle()).map(|(&x, &value)| of(x, value)).collect();
+    Tensor::new(x.shape.clone(), data)
 }
 
 /// The results of jobs 0 to `count` − 1, in order.

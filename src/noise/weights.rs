@@ -78,7 +78,7 @@ fn weight_goal(module: &Module) -> impl Fn(&Node) -> bool {
 }
 
 /// What a quantizer makes codes of; `None` for other nodes.
-fn role(module: &Module, node: &Node) -> Option<Role> {
+pub(super) fn role(module: &Module, node: &Node) -> Option<Role> {
     if !is_quantizer(node) {
         return None;
     }

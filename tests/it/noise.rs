@@ -72,6 +72,37 @@ fn noise_of_all_quantizers_is_the_sum_of_their_noises() {
     }
 }
 
+/// Batch norm takes the size of a channel's weights away again. The gradient of what the convolution gives shrinks as the
+/// weights grow, that of its accumulators, which a step rounds, stays as it was, and so does what the layers before receive.
+#[test]
+fn noise_does_not_hang_on_the_size_of_channels() {
+    let words = "--batch 4 --gbits 4 gradients.per=tensor gradients.range=max";
+    let Start { module, mut params, image, labels, .. } = start("resnet8.fqt", words);
+    let before = Point::new(&module, &params, &image, &labels).measure(12, 2);
+    let weight = module.params.iter().position(|param| param.name == "basic2.conv1.weight").unwrap();
+    let channel = params[weight].data.len() / params[weight].shape[0] as usize;
+    for (i, x) in params[weight].data.iter_mut().enumerate() {
+        *x *= f64::from(1 << (i / channel % 4));
+    }
+    let after = Point::new(&module, &params, &image, &labels).measure(12, 2);
+    let behind = before.iter().position(|crossing| crossing.layer == "basic2.conv1").unwrap() + 1;
+    for (before, after) in before.iter().zip(&after).skip(behind) {
+        let ratio = after.measured / before.measured;
+        assert!((ratio - 1.0).abs() < 0.02, "{before:?} {after:?}");
+    }
+}
+
+#[test]
+fn ways_to_a_layer_are_counted_by_the_longest() {
+    let (_, _, crossings) = measure("resnet8.fqt", "--batch 4", 1);
+    // The classifier, then three blocks of two convolutions, of which two have a third beside the first.
+    let depths: Vec<(&str, usize)> = crossings.iter().map(|c| (c.layer.as_str(), c.depth)).collect();
+    let of = |layer: &str| depths.iter().find(|(name, _)| *name == layer).unwrap().1;
+    assert_eq!(depths.len(), 10);
+    assert_eq!((of("linear1"), of("basic3.conv2"), of("basic3.conv1"), of("basic3.conv3")), (0, 1, 2, 1));
+    assert_eq!(of("conv1"), 7);
+}
+
 #[test]
 fn in_a_chain_noise_taken_as_signal_is_a_product() {
     let (_, _, crossings) = measure("mlp.fqt", "--batch 4 --gbits 3", 2);
@@ -96,7 +127,7 @@ fn of_role(role: Role, words: &str) -> (Vec<Codes>, Vec<f64>, f64) {
 #[test]
 fn noise_of_weight_gradients_is_the_sum_of_what_each_quantizer_makes_alone() {
     let mut of_width = vec![];
-    for (gbits, per, tolerance) in [(8, "tensor", 0.1), (6, "tensor", 0.1), (4, "row", 0.25)] {
+    for (gbits, per, tolerance) in [(8, "tensor", 0.1), (7, "tensor", 0.1), (4, "row", 0.25)] {
         let words = format!("--gbits {gbits} gradients.per={per}");
         let (layers, alone, together) = of_role(Role::Gradients, &words);
         let ends = [&layers[0], &layers[layers.len() - 1]].map(|codes| (codes.path.as_str(), codes.elements));
@@ -106,9 +137,9 @@ fn noise_of_weight_gradients_is_the_sum_of_what_each_quantizer_makes_alone() {
         assert!((ratio - 1.0).abs() < tolerance, "{gbits} bits: {together} together, {sum} as a sum");
         of_width.push(sum - alone[alone.len() - 1]);
     }
-    // Two bits fewer are steps of four times the size, and noise of their square; the logits keep 8 bits.
+    // A bit less is a step of twice the size, and noise of its square; the logits keep 8 bits.
     let ratio = of_width[1] / of_width[0];
-    assert!((ratio / 16.0 - 1.0).abs() < 0.15, "from 8 to 6 bits: {ratio}");
+    assert!((ratio / 4.0 - 1.0).abs() < 0.15, "from 8 to 7 bits: {ratio}");
 }
 
 #[test]

@@ -160,7 +160,7 @@ fn by_layer(measured: &Measured) -> Vec<Vec<String>> {
     let head = ["layer", "c", "noise", "by gains", "as signal"].into_iter().chain(FIGURES);
     let mut rows = vec![head.map(str::to_owned).collect::<Vec<String>>()];
     rows.extend(measured.crossings.iter().map(|crossing| {
-        let Crossing { layer, own, measured: noise, as_signal, by_gains } = crossing;
+        let Crossing { layer, own, measured: noise, as_signal, by_gains, depth: _ } = crossing;
         let found = measured.layers.iter().find(|other| other.path == *layer);
         let numbers = [own, noise, by_gains, as_signal].map(|x| number(*x));
         [layer.clone()].into_iter().chain(numbers).chain(figures(found)).collect()
@@ -177,8 +177,8 @@ pub(super) fn figures(layer: Option<&Layer>) -> [String; 5] {
     [crest, gain, spread, cosine, drift].map(|figure| figure.map_or(String::new(), number))
 }
 
-/// A line for each recipe and width: noise at the first layer, and its growth per layer, the root of 1 + noise. Recipes
-/// have a column of their own if there are several.
+/// A line for each recipe and width: how many layers the longest way crosses, noise at the first layer, and its growth per
+/// layer of that way, the root of 1 + noise. Recipes have a column of their own if there are several.
 fn totals(all: &[Measured]) -> Vec<Vec<String>> {
     let several = all.iter().any(|measured| measured.recipe != all[0].recipe);
     let head = [
@@ -196,15 +196,14 @@ fn totals(all: &[Measured]) -> Vec<Vec<String>> {
     let mut rows = vec![recipe_head.into_iter().chain(head.map(str::to_owned)).collect()];
     for measured @ Measured { recipe, gbits, crossings, .. } in all {
         let Some(first) = crossings.last() else { continue };
-        let n = crossings.len();
-        let own = crossings.iter().map(|crossing| crossing.own).sum::<f64>() / n as f64;
+        let own = crossings.iter().map(|crossing| crossing.own).sum::<f64>() / crossings.len() as f64;
         let noises = [first.measured, first.by_gains, first.as_signal];
-        let growths = noises.map(|noise| format!("{:.4}", root(1.0 + noise, (n - 1).max(1))));
+        let growths = noises.map(|noise| format!("{:.4}", root(1.0 + noise, first.depth.max(1))));
         let names = match recipe {
             Some(recipe) if several => vec![recipe.clone(), format!("{gbits} bits")],
             _ => vec![measured.label()],
         };
-        let row = names.into_iter().chain([n.to_string(), number(own)]);
+        let row = names.into_iter().chain([(first.depth + 1).to_string(), number(own)]);
         rows.push(row.chain(noises.map(number)).chain(growths).collect());
     }
     rows
@@ -232,8 +231,9 @@ mod tests {
 
     #[test]
     fn several_recipes_have_a_column() {
-        let crossing = |own, measured| Crossing {
+        let crossing = |depth, own, measured| Crossing {
             layer: "conv1".into(),
+            depth,
             own,
             measured,
             as_signal: 0.0,
@@ -242,7 +242,7 @@ mod tests {
         let of = |recipe: Option<&str>, gbits| Measured {
             recipe: recipe.map(str::to_owned),
             gbits,
-            crossings: vec![crossing(0.25, 0.0), crossing(0.75, 0.5)],
+            crossings: vec![crossing(0, 0.25, 0.0), crossing(1, 0.75, 0.5)],
             layers: vec![],
         };
         let first_columns = |all: &[Measured]| -> Vec<String> {

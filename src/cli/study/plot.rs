@@ -289,7 +289,14 @@ mod tests {
     fn recipes_differ_in_dashes_and_points() {
         let crossing = |layer: usize| {
             let noise = 0.1 * layer as f64;
-            Crossing { layer: String::new(), own: 0.1, measured: noise, as_signal: noise, by_gains: noise }
+            Crossing {
+                layer: String::new(),
+                depth: 1,
+                own: 0.1,
+                measured: noise,
+                as_signal: noise,
+                by_gains: noise,
+            }
         };
         let measured = |recipe: &str, gbits| Measured {
             recipe: Some(recipe.to_owned()),
