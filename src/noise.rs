@@ -130,17 +130,19 @@ impl<'a> Point<'a> {
     /// many threads.
     pub fn measure(&self, passes: u64, threads: usize) -> Vec<Crossing> {
         let n = self.quantizers.len() as u64;
-        // First each quantizer alone, then all of them with each seed.
-        let all = parallel(n + passes, threads, |job| match self.quantizers.get(job as usize) {
-            Some(&source) => self.pass(|index| index == source, 0).0,
-            None => self.pass(|_| true, job - n + 1).0,
-        });
-        let (alone, together) = all.split_at(n as usize);
+        // With each seed each quantizer alone, then all of them.
+        let all =
+            parallel((n + 1) * passes, threads, |job| match self.quantizers.get((job / passes) as usize) {
+                Some(&source) => self.pass(|index| index == source, job % passes).0,
+                None => self.pass(|_| true, passes + job % passes).0,
+            });
+        let (alone, together) = all.split_at((n * passes) as usize);
+        let alone: Vec<&[Energies]> = alone.chunks_exact(passes as usize).collect();
         let sum =
             |of: fn(&Energies) -> &Vec<f64>, k: usize| together.iter().map(|pass| of(pass)[k]).sum::<f64>();
         let own: Vec<f64> =
             (0..n as usize).map(|k| ratio(sum(|e| &e.noise, k), sum(|e| &e.read, k))).collect();
-        let by_gains = self.by_gains(&own, alone);
+        let by_gains = self.by_gains(&own, &alone);
         let (as_signal, depths) = (self.as_signal(&own), self.depths());
         let crossing = |(k, &index): (usize, &usize)| {
             let node = &self.module.nodes[index];
@@ -215,8 +217,9 @@ impl<'a> Point<'a> {
         energy(self.value(value, &[]))
     }
 
-    /// The noise at each quantizer if that of every one before it arrives with its gain, and all add.
-    fn by_gains(&self, own: &[f64], alone: &[Energies]) -> Vec<f64> {
+    /// The noise at each quantizer if that of every one before it arrives with its gain, and all add; by passes in which each
+    /// rounds alone.
+    fn by_gains(&self, own: &[f64], alone: &[&[Energies]]) -> Vec<f64> {
         let exact: Vec<f64> = self
             .quantizers
             .iter()
@@ -225,7 +228,10 @@ impl<'a> Point<'a> {
         let mut noise: Vec<f64> = vec![];
         for k in 0..own.len() {
             let from = |j: usize| {
-                let gain = ratio(alone[j].deviation[k], alone[j].noise[j]);
+                let sum = |of: fn(&Energies) -> &Vec<f64>, at: usize| {
+                    alone[j].iter().map(|pass| of(pass)[at]).sum()
+                };
+                let gain = ratio(sum(|e| &e.deviation, k), sum(|e| &e.noise, j));
                 own[j] * (1.0 + noise[j]) * exact[j] * gain
             };
             noise.push(ratio((0..k).map(from).fold(0.0, |sum, x| sum + x), exact[k]));
