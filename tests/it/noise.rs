@@ -88,7 +88,7 @@ fn noise_does_not_hang_on_the_size_of_channels() {
     let behind = before.iter().position(|crossing| crossing.layer == "basic2.conv1").unwrap() + 1;
     for (before, after) in before.iter().zip(&after).skip(behind) {
         let ratio = after.measured / before.measured;
-        assert!((ratio - 1.0).abs() < 0.02, "{before:?} {after:?}");
+        assert!((ratio - 1.0).abs() < 0.05, "{before:?} {after:?}");
     }
 }
 
