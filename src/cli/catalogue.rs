@@ -1,6 +1,7 @@
 //! Everything that has a name, from the tables that the compiler itself uses: what `list` shows a line of and `explain` a page.
 
 use super::terminal::table;
+use crate::datasets::SAMPLE;
 use crate::elaborate::{self, Named};
 use crate::ops::Layer;
 use crate::types::ParamSpec;
@@ -167,7 +168,9 @@ impl Kind {
                 };
                 targets::ALL.iter().map(entry).collect()
             }
-            Kind::Data => datasets::ALL.iter().map(data).collect(),
+            Kind::Data => {
+                [built_in_data()].into_iter().chain(datasets::ALL.iter().map(fetched_data)).collect()
+            }
         }
     }
 }
@@ -199,10 +202,19 @@ fn rectifier(r: &dyn rectify::Rectifier) -> Entry {
     )
 }
 
-fn data(set: &datasets::Dataset) -> Entry {
-    let doc = format!("{}. {} training and {} test images", set.title, set.images.0, set.images.1);
+fn data(name: &str, title: &str, images: (usize, usize), example: String) -> Entry {
+    let doc = format!("{title}. {} training and {} test images", images.0, images.1);
+    Entry::new(name, "", &doc, &[], example)
+}
+
+fn built_in_data() -> Entry {
+    let example = format!("  fqtc train MODEL --data {}", datasets::BUILT_IN);
+    data(datasets::BUILT_IN, SAMPLE.title, SAMPLE.images, example)
+}
+
+fn fetched_data(set: &datasets::Dataset) -> Entry {
     let example = format!("Licence: {}.\n\n  fqtc data fetch {}", set.licence, set.name);
-    Entry::new(set.name, "", &doc, &[], example)
+    data(set.name, set.title, set.images, example)
 }
 
 /// Lines of at most 100 characters.

@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::images;
 use super::terminal::{Interrupt, note, say, table};
 use crate::datasets::fetch::{FetchError, Fetched, Progress, fetch};
-use crate::datasets::{self, Source};
+use crate::datasets::{self, SAMPLE, Source};
 
 /// List, fetch and describe data sets.
 #[derive(clap::Args)]
@@ -63,13 +63,7 @@ pub(super) fn list() -> Result<(), Failure> {
             ]
         };
     let mut rows = vec![["name", "images", "shape", "where", "what"].map(String::from).to_vec()];
-    rows.push(row(
-        datasets::BUILT_IN,
-        (10_000, 2_000),
-        (28, 28, 1),
-        "built in".into(),
-        "a part of Fashion-MNIST; the default",
-    ));
+    rows.push(row(datasets::BUILT_IN, SAMPLE.images, SAMPLE.shape, "built in".into(), SAMPLE.title));
     for set in datasets::ALL {
         let folder = root.join(set.folder);
         let place = if folder.is_dir() { folder.display().to_string() } else { "not fetched".into() };

@@ -237,13 +237,19 @@ pub static ALL: &[Dataset] = &[
     },
 ];
 
-/// The gzipped IDX files of the built-in sample.
+/// The built-in sample: what it is, and its gzipped IDX files.
 pub struct Sample {
-    /// Training images, 10,000 of 28×28.
+    /// One line about it.
+    pub title: &'static str,
+    /// Images in the training and in the test part.
+    pub images: (usize, usize),
+    /// Height, width, channels.
+    pub shape: (usize, usize, usize),
+    /// Training images.
     pub train_images: &'static [u8],
     /// Their labels.
     pub train_labels: &'static [u8],
-    /// Test images, 2,000 of 28×28.
+    /// Test images.
     pub test_images: &'static [u8],
     /// Their labels.
     pub test_labels: &'static [u8],
@@ -251,6 +257,9 @@ pub struct Sample {
 
 /// A subset of Fashion-MNIST, see `models/data/fashion_sample/README.md`; inside the binary, so that it works from any folder.
 pub static SAMPLE: Sample = Sample {
+    title: "a part of Fashion-MNIST; the default",
+    images: (10_000, 2_000),
+    shape: (28, 28, 1),
     train_images: include_bytes!("../../models/data/fashion_sample/train-images-idx3-ubyte.gz"),
     train_labels: include_bytes!("../../models/data/fashion_sample/train-labels-idx1-ubyte.gz"),
     test_images: include_bytes!("../../models/data/fashion_sample/t10k-images-idx3-ubyte.gz"),

@@ -137,7 +137,10 @@ impl Key<'_> {
             }
             (None, ExprKind::Name(name)) => (Some(self.name(&name)), vec![]),
             (None, ExprKind::Call(call)) => (Some(call.name), call.args),
-            _ => return false,
+            (None, kind) => {
+                report.add(self.no_rule(verb, &kind));
+                return true;
+            }
         };
         let subject = self.name(subject);
         if let Some(callee) = &callee {
@@ -169,12 +172,31 @@ impl Key<'_> {
         ))
     }
 
+    /// A bare number where a rule belongs: most likely the bits.
+    fn no_rule(&self, verb: Verb, value: &ExprKind) -> Diagnostic {
+        let key = self.text;
+        let error = Diagnostic::new("E0208", format!("`{key}` is a rule, not a value"))
+            .note(format!("from `{}`", self.flag));
+        match value {
+            ExprKind::Int(bits) if verb == Verb::Quantize => {
+                error.help(format!("for its bits, `{key}.bits={bits}`"))
+            }
+            _ => error.help(format!(
+                "give a whole rule (`{key}=<name>(...)`), or a part of it (`{key}.<argument>=...`)"
+            )),
+        }
+    }
+
     fn unknown(&self) -> Diagnostic {
         let keys = self.state.keys();
         let error = Diagnostic::new("E0208", format!("there is no key `{}`", self.text))
             .note(format!("from `{}`", self.flag));
         let text = self.text;
-        let near = suggest::nearest(text, keys.iter().map(String::as_str));
+        // An argument without what it belongs to.
+        let whole =
+            keys.iter().find(|key| key.rsplit_once('.').is_some_and(|(_, argument)| argument == text));
+        let near =
+            whole.map(String::as_str).or_else(|| suggest::nearest(text, keys.iter().map(String::as_str)));
         // `<path>.gradients.bits`: the path is free, so compare what follows it.
         let tail = text.rmatch_indices('.').nth(1).and_then(|(at, _)| {
             let near = suggest::nearest(&text[at + 1..], keys.iter().map(String::as_str))?;

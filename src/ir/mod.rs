@@ -5,6 +5,7 @@
 
 pub mod canonical;
 pub mod parse;
+pub mod paths;
 pub mod print;
 pub mod verify;
 

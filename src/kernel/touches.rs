@@ -220,44 +220,41 @@ impl Touch<'_> {
         next > last
     }
 
-    /// Whether the dimensions of a contraction lead to different elements: each moves further than all smaller ones.
+    /// Whether the dimensions of a contraction lead to different elements.
     pub(super) fn is_injective(&self) -> bool {
-        let dims = self.terms.iter().filter(|term| term.index.is_none() && term.n > 1);
-        let mut dims: Vec<(u64, u32)> = dims.map(|term| (term.stride.unsigned_abs(), term.n)).collect();
-        dims.sort_unstable();
-        let mut span = self.width as i128;
-        dims.into_iter().all(|(stride, n)| {
-            let beyond = stride as i128 >= span;
-            span += stride as i128 * (n as i128 - 1);
-            beyond
-        })
+        hits(self.width, self.dims().collect()) == 1
     }
 
     /// How often one element can be hit by the loops inside the body at `depth`, or by all (`None`).
-    ///
-    /// Turns whose strides nest (each at least the span of all smaller ones) hit different elements; the others count.
     pub(super) fn hits(&self, depth: Option<usize>) -> i128 {
-        let inside = &self.loops[depth.map_or(0, |depth| depth + 1)..];
-        let mut turns: Vec<(u64, u32)> = inside
-            .iter()
-            .map(|&(index, n)| {
-                let term = self.terms.iter().find(|term| term.index == Some(index));
-                (term.map_or(0, |term| term.stride.unsigned_abs()), n)
-            })
-            .collect();
-        let dims = self.terms.iter().filter(|term| term.index.is_none());
-        turns.extend(dims.map(|term| (term.stride.unsigned_abs(), term.n)));
-        turns.sort_unstable();
-        let (mut hits, mut span) = (1i128, self.width as i128);
-        for (stride, n) in turns {
-            if stride as i128 >= span {
-                span += stride as i128 * (n as i128 - 1);
-            } else {
-                hits = hits.saturating_mul(n as i128);
-            }
-        }
-        hits
+        let inside = self.loops[depth.map_or(0, |depth| depth + 1)..].iter();
+        let turns = inside.map(|&(index, n)| {
+            let term = self.terms.iter().find(|term| term.index == Some(index));
+            (term.map_or(0, |term| term.stride.unsigned_abs()), n)
+        });
+        hits(self.width, turns.chain(self.dims()).collect())
     }
+
+    /// Strides and turns of the dimensions of a contraction.
+    fn dims(&self) -> impl Iterator<Item = (u64, u32)> {
+        let dims = self.terms.iter().filter(|term| term.index.is_none());
+        dims.map(|term| (term.stride.unsigned_abs(), term.n))
+    }
+}
+
+/// How often one element can be hit. Turns whose strides nest (each at least the span of all smaller ones) hit different
+/// elements; the others count.
+fn hits(width: u64, mut turns: Vec<(u64, u32)>) -> i128 {
+    turns.sort_unstable();
+    let (mut hits, mut span) = (1i128, width as i128);
+    for (stride, n) in turns {
+        if stride as i128 >= span {
+            span += stride as i128 * (n as i128 - 1);
+        } else {
+            hits = hits.saturating_mul(n as i128);
+        }
+    }
+    hits
 }
 
 /// Whether the touched elements are one interval without holes.

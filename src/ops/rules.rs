@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Part, of};
+use crate::ir::paths::covers;
 use crate::ir::{Attrs, Layers, Module, Node, Role};
 
 /// The layers that `first`, `last` and `logits` stand for, by path.
@@ -37,11 +38,7 @@ impl Anchors {
             Layers::First => at(&self.first),
             Layers::Last => at(&self.last),
             Layers::Logits => at(&self.logits),
-            Layers::Path(pattern) => {
-                let mut path = place.path.split('.');
-                let inside = pattern.split('.').all(|part| path.next().is_some_and(|name| glob(part, name)));
-                inside.then(|| 2 + pattern.split('.').count())
-            }
+            Layers::Path(pattern) => covers(pattern, place.path).then(|| 2 + pattern.split('.').count()),
         }
     }
 
@@ -51,16 +48,6 @@ impl Anchors {
             .filter_map(|(layers, rule)| Some((self.matches(layers, place)?, rule)))
             .max_by_key(|found| found.0)
             .map(|found| found.1)
-    }
-}
-
-/// Whether a component of a path has the form of a pattern, in which `*` stands for any letters.
-fn glob(pattern: &str, name: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == name,
-        Some((head, tail)) => name.strip_prefix(head).is_some_and(|rest| {
-            (0..=rest.len()).any(|at| rest.is_char_boundary(at) && glob(tail, &rest[at..]))
-        }),
     }
 }
 

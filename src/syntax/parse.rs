@@ -121,7 +121,7 @@ fn syntax_error(source: &str, error: &Error<Rule>) -> Diagnostic {
     let at = position(error);
     let span = recover::token(source, at);
     let found = match &source[span.start..span.end] {
-        "" => "the end of the file".to_owned(),
+        "" => "the end".to_owned(),
         token => format!("`{token}`"),
     };
     match &error.variant {
@@ -189,7 +189,7 @@ fn expected(rules: &[Rule]) -> String {
 /// A rule of the grammar in a user's words.
 fn human(part: Rule) -> &'static str {
     match part {
-        Rule::EOI => "the end of the file",
+        Rule::EOI => "the end",
         Rule::flag | Rule::clauses | Rule::clause => "a value",
         Rule::file | Rule::model | Rule::kw_model => "`model`",
         Rule::recipe | Rule::kw_recipe => "`recipe`",

@@ -4,6 +4,7 @@ fqtc list nonsense
 fqtc explain stochastik
 fqtc explain nonsense
 fqtc explain e0301
+fqtc explain sample
 fqtc train
 fqtc train nowhere.fqt
 fqtc train .
