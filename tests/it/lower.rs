@@ -8,6 +8,7 @@ use fqtc::types::{Kind as Kinds, ParamSpec, flag};
 use fqtc::{ops, passes, quant};
 
 use crate::support::models::{Random, compile, overrides};
+use crate::support::teacher::{Edit, Step};
 use crate::support::{modules, runs};
 
 fn models() -> Vec<Module> {
@@ -32,6 +33,21 @@ fn largest(params: &[ParamSpec], name: &str) -> f64 {
     match params.iter().find(|param| param.name == name).map(|param| param.kind) {
         Some(Kinds::Real { hi, .. }) => hi,
         other => panic!("`{name}` is {other:?}"),
+    }
+}
+
+/// Temporaries share memory: what one holds before it is written is anything.
+#[test]
+fn nothing_depends_on_what_temporaries_held_before_a_step() {
+    let mut rows = modules::resnet(4, 8, 4, "stochastic");
+    let params = &mut rows.schemes.get_mut("gradients").unwrap().params;
+    params.extend([("per".into(), Attr::Word("row".into())), ("bits".into(), Attr::Int(2))]);
+    for module in [models(), vec![rows, modules::signed(4, 8, "logarithmic")]].concat() {
+        let step = |change: fn(&mut Edit)| Step::run(module.clone(), 3, 1, change);
+        let (clean, spoilt) = (step(|_| ()), step(|edit| edit.spoil_temporaries()));
+        for (name, values) in clean.kept() {
+            assert!(spoilt.kept()[name] == values, "`{name}` of {}", module.name);
+        }
     }
 }
 

@@ -8,8 +8,9 @@ use fqt_runtime::fixed::Dyadic;
 use fqtc::ir::canonical::canonicalize;
 use fqtc::ir::{Module, Node, Role, Value};
 use fqtc::kernel::interp::{self, Memory};
-use fqtc::kernel::{Access, Buffer, BufferId, Kind, Program};
+use fqtc::kernel::{Access, Buffer, BufferId, DType, Kind, Program};
 use fqtc::lower::{Mode, lower};
+use fqtc::numbers::packed;
 use fqtc::oracle::{self, Rounding};
 use fqtc::passes;
 use fqtc::quant::{self, Quantization};
@@ -197,6 +198,12 @@ impl Step {
     /// Elements of a buffer after the step.
     pub(crate) fn ints(&self, name: &str) -> Vec<i64> {
         self.after.read(&self.program, self.id(name))
+    }
+
+    /// All that outlives the step.
+    pub(crate) fn kept(&self) -> BTreeMap<&str, Vec<i64>> {
+        let buffers = self.program.buffers.iter().filter(|buffer| buffer.kind != Kind::Temp);
+        buffers.map(|buffer| (buffer.name.as_str(), self.ints(&buffer.name))).collect()
     }
 
     /// Elements of a buffer before the step.
@@ -448,6 +455,20 @@ impl Edit<'_> {
     pub(crate) fn set(&mut self, name: &str, values: &[i64]) {
         let id = self.program.buffers.iter().position(|b| b.name == name).unwrap();
         self.memory.write(self.program, BufferId(id as u32), values);
+    }
+
+    /// Fills every temporary with what it may hold.
+    pub(crate) fn spoil_temporaries(&mut self) {
+        let mut random = Random(11);
+        for (i, buffer) in self.program.buffers.iter().enumerate().filter(|(_, b)| b.kind == Kind::Temp) {
+            let count = (buffer.range.hi as i128 - buffer.range.lo as i128 + 1).min(1 << 20) as usize;
+            let value = |random: &mut Random| match buffer.dtype {
+                DType::Dyadic => packed(random.below(1000) as f64),
+                _ => buffer.range.lo + random.below(count) as i64,
+            };
+            let values: Vec<i64> = (0..buffer.len()).map(|_| value(&mut random)).collect();
+            self.memory.write(self.program, BufferId(i as u32), &values);
+        }
     }
 
     /// Changes one output channel of a weight.
