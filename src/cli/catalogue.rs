@@ -124,7 +124,13 @@ impl Kind {
     pub(super) fn entries(self) -> Vec<Entry> {
         let named = |table: &[Named], of: &str| {
             let entry = |n: &Named| {
-                Entry::new(n.name, of, n.doc, n.params, format!("  train {{ {of} {} }}", call(n)))
+                Entry::new(
+                    n.name,
+                    of,
+                    n.doc,
+                    n.params,
+                    format!("  train {{ {of} {} }}", called(n.name, n.params)),
+                )
             };
             table.iter().map(entry).collect()
         };
@@ -175,13 +181,14 @@ impl Kind {
     }
 }
 
-fn call(named: &Named) -> String {
-    if named.params.is_empty() { named.name.into() } else { format!("{}(...)", named.name) }
+/// How something is called: without brackets if it takes no arguments.
+fn called(name: &str, params: &[ParamSpec]) -> String {
+    if params.is_empty() { name.into() } else { format!("{name}(...)") }
 }
 
 fn layer(layer: &dyn Layer) -> Entry {
     let example = match layer.operands() {
-        1 => format!("  x |> {}(...)", layer.name()),
+        1 => format!("  x |> {}", called(layer.name(), layer.params())),
         _ => format!("  {}(x, y)", layer.name()),
     };
     Entry::new(layer.name(), "", layer.doc(), layer.params(), example)
@@ -198,7 +205,7 @@ fn rectifier(r: &dyn rectify::Rectifier) -> Entry {
         "batch_norm",
         r.doc(),
         r.params(),
-        format!("  rectify batch_norm with {}(...)", r.name()),
+        format!("  rectify batch_norm with {}", called(r.name(), r.params())),
     )
 }
 

@@ -73,6 +73,9 @@ pub(super) fn list() -> Result<(), Failure> {
 }
 
 fn fetch_named(name: &str, root: PathBuf) -> Result<(), Failure> {
+    if name == datasets::BUILT_IN {
+        return say(&format!("`{name}` is built in: there is nothing to fetch"));
+    }
     let Some(set) = datasets::find(name) else { return Err(unknown(name)) };
     let mut screen = Screen {
         bar: None,

@@ -30,6 +30,6 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let failure = Failure::usage(format!("nothing built in is called `{}`", args.name));
     Err(match suggest::nearest(&args.name, names.iter().map(String::as_str)) {
         Some(name) => failure.help(format!("did you mean `{name}`?")),
-        None => failure.help("`fqtc list` has all names; error codes look like E0301"),
+        None => failure.help("`fqtc list --help` shows the kinds of names; error codes look like E0301"),
     })
 }

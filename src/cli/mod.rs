@@ -34,9 +34,7 @@ use failure::Failure;
 /// Compile and train fully quantized networks: weights, activations and gradients in integers.
 #[derive(Parser)]
 #[command(name = "fqtc", version, max_term_width = 110, propagate_version = true)]
-#[command(
-    after_help = "`fqtc COMMAND --help` explains a command. Start with: fqtc train models/resnet8.fqt --epochs 1"
-)]
+#[command(after_help = "`fqtc COMMAND --help` explains a command. Start with: fqtc train resnet8 --epochs 1")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -46,7 +44,6 @@ struct Cli {
 enum Command {
     /// Train a model
     Train(train::Args),
-    /// Train a model in many variants, and compare them
     Study(Box<study::Args>),
     /// Test a trained network
     Eval(eval::Args),
@@ -56,7 +53,6 @@ enum Command {
     Check(check::Args),
     /// Print a model at a stage of the compilation
     Dump(dump::Args),
-    /// Measure how fast a training step is, and where its time goes
     Bench(bench::Args),
     /// Show where every buffer of a step lies in memory
     Plan(plan::Args),

@@ -1,7 +1,7 @@
 //! Rules: which quantizer, rectifier or replacement holds where.
 //!
 //! A rule changes what wider and earlier rules said: with the same callee only the arguments that it names, with another
-//! callee everything. Folding the rules for one scope gives the callee and its arguments there.
+//! callee everything but the bits, which stay if it accepts them: `at gbits <= 4 { … }` cannot change what it asks for. Folding the rules for one scope gives the callee and its arguments there.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use super::network::Network;
 use super::paths::{Scope, matching};
 use super::{Report, training::Named};
 use crate::diag::{Diagnostic, suggest};
-use crate::ir::{Attrs, Layers, Module, Rectification, Role, Rule, Scheme};
+use crate::ir::{Attr, Attrs, Layers, Module, Rectification, Role, Rule, Scheme};
 use crate::ops::{self, Layer, Part};
 use crate::syntax::ast::{self, Arg, Name, Place, Verb};
 use crate::types::ParamSpec;
@@ -185,7 +185,9 @@ fn fold_where(
         if let Some(named) = callees.iter().find(|c| Some(c.name) == name)
             && choice.as_ref().is_none_or(|c| c.callee != named.name)
         {
-            choice = Some(Choice { callee: named.name.to_owned(), specs: named.params, given: Attrs::new() });
+            let bits = choice.as_ref().and_then(|before| accepted_bits(before, named.params));
+            let given = bits.map(|bits| ("bits".to_owned(), bits)).into_iter().collect();
+            choice = Some(Choice { callee: named.name.to_owned(), specs: named.params, given });
         }
         if let Some(choice) = &mut choice {
             let given: Vec<Given<'_>> = entry.args.iter().map(Given::constant).collect();
@@ -193,6 +195,12 @@ fn fold_where(
         }
     }
     choice
+}
+
+/// The bits that were given, if they are among what a callee accepts.
+fn accepted_bits(before: &Choice, specs: &[ParamSpec]) -> Option<Attr> {
+    let spec = specs.iter().find(|spec| spec.name == "bits")?;
+    spec.kind.accept(before.given.get("bits")?)
 }
 
 impl Entry {

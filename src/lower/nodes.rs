@@ -152,7 +152,7 @@ impl Lowering<'_> {
         match self.get(value)? {
             Tensor::Codes(codes) => Ok(codes.clone()),
             _ => Err(unsupported(format!("`{op}` reads a tensor that is not quantized"))
-                .help("quantize activations in the recipe")),
+                .help("quantize activations in the model, or in a recipe that it uses")),
         }
     }
 
@@ -196,7 +196,8 @@ impl Lowering<'_> {
             depthwise::check(&conv, &input)?;
         }
         let Some(Tensor::Scheme(param, scheme)) = self.values.get(&node.operands[1]).cloned() else {
-            return Err(unsupported("weights are not quantized").help("quantize weights in the recipe"));
+            return Err(unsupported("weights are not quantized")
+                .help("quantize weights in the model, or in a recipe that it uses"));
         };
         let master = self.master(param, Some(&conv))?;
         let path = node.path.as_str();
@@ -408,7 +409,7 @@ impl Lowering<'_> {
             return Err(unsupported(
                 "a sum of more than two tensors, or of rectified ones, that are not quantized",
             )
-            .help("quantize activations in the recipe"));
+            .help("quantize activations in the model, or in a recipe that it uses"));
         }
         a.offset = match (a.offset, b.offset) {
             (Some(x), Some(y)) => Some(self.sum_of_dyadics(&node.path, x, y)),

@@ -379,7 +379,7 @@ impl Lowering<'_> {
         match self.get(value)? {
             Tensor::GradientCodes(codes) => Ok(codes.clone()),
             _ => Err(unsupported("a contraction reads a gradient that is not quantized")
-                .help("quantize gradients in the recipe")),
+                .help("quantize gradients in the model, or in a recipe that it uses")),
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Part, of};
 use crate::ir::paths::covers;
-use crate::ir::{Attrs, Layers, Module, Node, Role};
+use crate::ir::{Attrs, Layers, Module, Node, Role, Value};
 
 /// The layers that `first`, `last` and `logits` stand for, by path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,8 +56,8 @@ impl Anchors {
 pub struct Place<'a> {
     /// Path of the layer.
     pub path: &'a str,
-    /// Contractions that `first`, `last` and `logits` are compared with: a weight's or gradient's own, an activation's
-    /// readers, the one that a batch norm reads.
+    /// Contractions that `first`, `last` and `logits` are compared with: a weight's or gradient's own, those
+    /// [`reading`] an activation, the one that a batch norm reads.
     pub contractions: Vec<&'a str>,
 }
 
@@ -70,10 +70,7 @@ pub fn layers(module: &Module, role: Option<Role>) -> BTreeMap<String, BTreeSet<
         let contractions: Vec<&str> = match role {
             Some(Role::Weights | Role::Gradients) if of(node).part() == Part::Contraction => vec![&node.path],
             Some(Role::Activations) => {
-                let readers = node.results.iter().flat_map(|value| &readers[value.0 as usize]);
-                let readers = readers.map(|&index| &module.nodes[index]);
-                let contractions = readers.filter(|reader| of(reader).part() == Part::Contraction);
-                contractions.map(|reader| reader.path.as_str()).collect()
+                node.results.iter().flat_map(|&value| reading(module, &readers, value)).collect()
             }
             None if of(node).part() == Part::Norm => normalized(module, node).collect(),
             _ => continue,
@@ -82,6 +79,22 @@ pub fn layers(module: &Module, role: Option<Role>) -> BTreeMap<String, BTreeSet<
         let is = |anchor: &Option<String>| anchor.as_deref().is_some_and(|path| contractions.contains(&path));
         let own = classes.into_iter().filter(|(_, anchor)| is(anchor)).map(|(class, _)| class);
         found.entry(node.path.clone()).or_default().extend(own);
+    }
+    found
+}
+
+/// The contractions that read a value as it is, or after its elements were moved or selected (`flatten`, max pools).
+/// `readers` are those of the module.
+pub fn reading<'m>(module: &'m Module, readers: &[Vec<usize>], value: Value) -> Vec<&'m str> {
+    let (mut found, mut values) = (vec![], vec![value]);
+    while let Some(value) = values.pop() {
+        for node in readers[value.0 as usize].iter().map(|&index| &module.nodes[index]) {
+            if of(node).part() == Part::Contraction {
+                found.push(node.path.as_str());
+            } else if of(node).keeps_grid() {
+                values.extend(&node.results);
+            }
+        }
     }
     found
 }

@@ -57,18 +57,13 @@ fn run(module: &mut Module) -> Result<(), Diagnostic> {
 
 /// The scheme of each value that is to be stored as codes, by number.
 fn activation_schemes(module: &Module, anchors: &Anchors) -> Vec<Option<String>> {
-    let readers = module.readers();
+    let all = module.readers();
     let scheme = |node: &Node, value: Value| {
-        let readers: Vec<&Node> =
-            readers[value.0 as usize].iter().map(|&index| &module.nodes[index]).collect();
+        let readers: Vec<&Node> = all[value.0 as usize].iter().map(|&index| &module.nodes[index]).collect();
         if !is_stored(node, value, &readers) {
             return None;
         }
-        let contractions = readers.iter().filter(|reader| ops::of(reader).part() == Part::Contraction);
-        let place = Place {
-            path: &node.path,
-            contractions: contractions.map(|reader| reader.path.as_str()).collect(),
-        };
+        let place = Place { path: &node.path, contractions: rules::reading(module, &all, value) };
         rules::scheme(module, anchors, Role::Activations, &place).map(str::to_owned)
     };
     let mut schemes = vec![None; module.types.len()];

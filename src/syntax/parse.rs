@@ -163,7 +163,9 @@ fn meant(rest: &str, positives: &[Rule]) -> Option<String> {
     let word: String = rest.chars().take_while(char::is_ascii_alphanumeric).collect();
     let expected = positives.iter().map(|r| human(*r).trim_matches('`'));
     if word == "with" || word == "of" {
-        return Some("a rule starts with `quantize`, `rectify` or `replace`".to_owned());
+        let forms =
+            "`quantize weights with ...`, `rectify batch_norm with ...` or `replace <layer> with ...`";
+        return Some(format!("a rule is {forms}"));
     }
     suggest::nearest(&word, expected).map(|keyword| format!("did you mean `{keyword}`?"))
 }

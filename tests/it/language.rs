@@ -3,6 +3,7 @@
 use fqtc::diag::Diagnostic;
 use fqtc::elaborate::{Elaborated, Overrides, elaborate};
 use fqtc::ir::{Attr, Layers, Module, Role};
+use fqtc::types::word;
 use fqtc::{ir, ops, passes, syntax};
 
 use crate::support::models::{Random, compile, overrides};
@@ -178,6 +179,41 @@ fn narrow_rules_inherit_what_they_do_not_name() {
     assert_eq!(gradients(&module, &narrow, "bits"), Attr::Int(3));
     assert_eq!(gradients(&module, &narrow, "range"), Attr::Word("hindsight".into()));
     assert_eq!(gradients(&module, &Layers::All, "bits"), Attr::Int(8));
+}
+
+/// So a condition cannot change the bits that it asks for.
+#[test]
+fn another_quantizer_keeps_the_bits_that_it_can_have() {
+    let of = |rules: &str, flags: &str| {
+        let source =
+            model("use recipe own image |> flatten |> linear(10)") + &format!("recipe own {{ {rules} }}");
+        let module = elaborated(&source, flags).module;
+        let scheme = scheme(&module, Role::Gradients, &Layers::All);
+        (scheme.quantizer.clone(), scheme.params["bits"].clone())
+    };
+    let few = "quantize gradients with stochastic(bits = 3)";
+    let nearest = "at gbits <= 4 { quantize gradients with nearest }";
+    assert_eq!(of(&format!("{few} {nearest}"), ""), ("nearest".into(), Attr::Int(3)));
+    assert_eq!(of(nearest, "--gbits 4"), ("nearest".into(), Attr::Int(4)));
+    assert_eq!(of(few, "gradients=nearest"), ("nearest".into(), Attr::Int(3)));
+    assert_eq!(of(few, "gradients=nearest(bits=5)"), ("nearest".into(), Attr::Int(5)));
+    // Powers of two have 2 to 4 bits.
+    assert_eq!(of(few, "gradients=logarithmic"), ("logarithmic".into(), Attr::Int(3)));
+    assert_eq!(of("", "gradients=logarithmic"), ("logarithmic".into(), Attr::Int(4)));
+}
+
+/// What a layer reads may have been flattened and pooled before.
+#[test]
+fn activations_of_a_layer_are_those_that_it_reads() {
+    let body = "quantize activations of last with running_max(bits = 3)
+        image |> conv(16, 3x3) |> relu |> conv(16, 3x3) |> relu |> max_pool(2) |> flatten |> linear(10)";
+    let module = elaborated(&model(body), "").module;
+    let module = passes::run(module, ir::Stage::Bits, |_, _| ()).unwrap();
+    let bits = |path: &str| {
+        let node = module.nodes.iter().find(|node| node.op == "quantize" && node.path == path).unwrap();
+        module.schemes[word(&node.attrs, "scheme")].params["bits"].clone()
+    };
+    assert_eq!([bits("relu1"), bits("relu2")], [8, 3].map(Attr::Int));
 }
 
 /// Whatever rules meet in a layer, each changes only what it names.

@@ -60,9 +60,7 @@ pub(super) struct Args {
 /// Studies of other kinds.
 #[derive(clap::Subcommand)]
 enum Other {
-    /// Show how the noise of quantized gradients grows from layer to layer
     Noise(noise::Args),
-    /// Choose bits of gradients, weights and activations for each layer under a budget
     Bits(bits::Args),
 }
 

@@ -58,7 +58,7 @@ pub(super) struct Args {
     /// Backward passes with quantizers, to take the mean of
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     passes: u64,
-    /// Draw inflation by layer into this file
+    /// Draw the noise of each layer into this file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
     /// Show every layer: its noise, and what tells why

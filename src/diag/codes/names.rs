@@ -53,7 +53,8 @@ pub(super) static CODES: &[Code] = &[
         title: "unknown key",
         explanation: "A `key=value` flag must name a setting of training (`train.epochs`, `optimizer.lr`, \
                       `schedule.warmup`), an argument of a rule (`gradients.bits`, `weights.per`, \
-                      `rectify.strength`) or one of them for a layer (`basic2.conv1.gradients.bits`).",
+                      `rectify.strength`), a whole rule (`gradients=nearest(bits=4)`), one of them for a layer \
+                      (`basic2.conv1.gradients.bits`) or an argument of a layer (`basic2.batch_norm2.gain`).",
     },
     Code {
         code: "E0209",

@@ -27,8 +27,8 @@ pub(super) static CODES: &[Code] = &[
     Code {
         code: "E0304",
         title: "model too large",
-        explanation: "A model may have 10,000 nodes after repetition and blocks are written out, 100 blocks inside \
-                      each other, and 100,000 evaluated calls and expressions.",
+        explanation: "A model may have 10,000 nodes after repetition and blocks are written out, 100 blocks and \
+                      400 expressions inside each other, and 100,000 evaluated calls and expressions.",
     },
     Code {
         code: "E0305",
