@@ -11,8 +11,6 @@ use crate::schedule::Schedule;
 
 /// Unit of offsets, in bytes: a cache line.
 pub const UNIT: u64 = 64;
-/// Bytes behind the last buffer that vector loads may touch.
-const SLACK: u64 = 64;
 
 /// Offsets in units of [`UNIT`] for each program's buffers, by number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +67,6 @@ pub fn plan(programs: &[(&Program, &Schedule)]) -> Result<Plan, String> {
         let units: Result<Vec<u32>, _> = offsets.map(|o| u32::try_from(o / UNIT)).collect();
         plan.offsets.push(units.map_err(|_| "the arena would be larger than 256 GiB".to_owned())?);
     }
-    plan.bytes += SLACK;
     Ok(plan)
 }
 

@@ -1,7 +1,6 @@
 //! The arena: the one block of memory that a step works in.
 //!
-//! Zeroed, aligned to a page, and a little longer than asked for, because vector loads of emitted code may read past
-//! the last element of a buffer. Access goes by [`Slot`], checked against the arena's length and the element type.
+//! Zeroed, and aligned to a page. Access goes by [`Slot`], checked against the arena's length and the element type.
 
 #![allow(unsafe_code, reason = "an aligned block of memory, seen as integers of several widths")]
 
@@ -15,9 +14,6 @@ use std::ptr::NonNull;
 const ALIGN: usize = 4096;
 /// Size of a huge page on the machines that have them.
 const HUGE_PAGE: usize = 2 << 20;
-/// Bytes beyond the end that may be read.
-const SLACK: usize = 64;
-
 /// Owned memory for state, inputs, outputs and temporary buffers.
 #[derive(Debug)]
 pub struct Arena {
@@ -76,10 +72,11 @@ impl Arena {
             )
         };
         let bytes_usize = usize::try_from(bytes).map_err(|_| failure())?;
-        let total = bytes_usize.checked_add(SLACK).ok_or_else(failure)?;
+        // An allocation has at least one byte.
+        let total = bytes_usize.max(1);
         let align = if total >= HUGE_PAGE { HUGE_PAGE } else { ALIGN };
         let layout = Layout::from_size_align(total, align).map_err(|_| failure())?;
-        // SAFETY: the size is at least SLACK, so not zero.
+        // SAFETY: the size is not zero.
         let first = NonNull::new(unsafe { alloc(layout) }).ok_or_else(failure)?;
         prefer_huge_pages(first, layout);
         // SAFETY: the allocation has this size.
@@ -87,7 +84,7 @@ impl Arena {
         Ok(Arena { first, bytes: bytes_usize, layout })
     }
 
-    /// Bytes, without the slack.
+    /// Bytes.
     pub fn len(&self) -> u64 {
         self.bytes as u64
     }

@@ -40,6 +40,13 @@ pub struct Progress {
     pub train: Tally,
     /// The best test result so far.
     pub best: Option<Tally>,
+    /// Steps in a row, up to here, with a loss so high that training may be diverging.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub high_steps: u32,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// What a checkpoint says besides the tensors.
@@ -285,7 +292,7 @@ mod tests {
 
     fn checkpoint() -> Checkpoint {
         let tally = Tally { samples: 8, correct: 3, loss: -5 };
-        let progress = Progress { epoch: 2, batch: 1, train: tally, best: Some(tally) };
+        let progress = Progress { epoch: 2, batch: 1, train: tally, best: Some(tally), high_steps: 7 };
         let augmentation = Augmentation { pad_crop: 4, flip: true, ..Augmentation::default() };
         Checkpoint { seed: u64::MAX, data: "data".into(), augmentation, progress }
     }

@@ -3,6 +3,7 @@
 //! Exact integers, no times: equal runs give equal files. Losses are sums over samples in nats, Q16. Rows are appended
 //! and flushed; a resumed run first drops rows of steps that it will do again.
 
+use crate::durable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::train::{EpochReport, StepReport};
 use serde::{Deserialize, Serialize};
@@ -112,8 +113,8 @@ fn reopen(path: PathBuf, head: &str, keep: impl Fn(&str) -> bool) -> Result<(Pat
     let old = if path.is_file() { fs::read(&path).map_err(failure)? } else { Vec::new() };
     let old = String::from_utf8_lossy(&old);
     let kept = old.split_inclusive('\n').filter(|line| line.ends_with('\n') && keep(line));
-    let mut file = File::create(&path).map_err(failure)?;
     let text = kept.fold(head.to_owned(), |text, line| text + line);
-    file.write_all(text.as_bytes()).map_err(failure)?;
+    durable::write(&path, text.as_bytes())?;
+    let file = File::options().append(true).open(&path).map_err(failure)?;
     Ok((path, file))
 }

@@ -61,7 +61,7 @@ struct Shared {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-// SAFETY: `job` is written by the caller while no chunk is out, before the ticket publishes it; it is read only after
+// SAFETY: `job` is written by the caller while no chunk is out, before `left` publishes it; it is read only after
 // taking a chunk, and the caller waits for every chunk that was taken. The task it points to is Sync.
 unsafe impl Sync for Shared {}
 // SAFETY: the pointer inside is only followed under the protocol above.

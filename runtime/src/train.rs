@@ -151,20 +151,7 @@ impl<'a> Run<'a> {
         options: &'a Options,
         observer: &'a mut dyn Observer,
     ) -> Result<Run<'a>> {
-        check_data(session, data)?;
-        let batches = (data.train.len() / session.batch()) as u32;
-        if batches == 0 {
-            return Err(Error::new(
-                ErrorKind::Mismatch,
-                format!(
-                    "`{}` has {} training images, less than a batch of {}",
-                    data.name,
-                    data.train.len(),
-                    session.batch()
-                ),
-                "choose a smaller batch",
-            ));
-        }
+        let batches = batches(session, data)?;
         let fingerprint = data.fingerprint();
         let checkpoint = match options.resume {
             Some(path) => resume(path, session, &fingerprint, batches, options)?,
@@ -246,7 +233,8 @@ impl<'a> Run<'a> {
             log.step(&report)?;
         }
         self.observer.on_step(&report);
-        if let Some(warning) = self.watch.step(&tally)? {
+        let high_steps = &mut self.checkpoint.progress.high_steps;
+        if let Some(warning) = self.watch.step(&tally, high_steps)? {
             self.observer.on_warning(&warning);
         }
         self.counters.steps += 1;
@@ -257,7 +245,11 @@ impl<'a> Run<'a> {
     }
 
     fn read_counters(&mut self) -> Result<()> {
+        let telling = self.counters.steps >= READ_EVERY / 2;
         let readings = self.counters.read(self.session);
+        if !telling {
+            return Ok(());
+        }
         for warning in self.watch.readings(&readings)? {
             self.observer.on_warning(&warning);
         }
@@ -279,8 +271,13 @@ impl<'a> Run<'a> {
             layers: self.counters.end_epoch(),
         };
         let best_so_far = if best { Some(test) } else { progress.best };
-        *progress =
-            Progress { epoch: progress.epoch + 1, batch: 0, train: Tally::default(), best: best_so_far };
+        *progress = Progress {
+            epoch: progress.epoch + 1,
+            batch: 0,
+            train: Tally::default(),
+            best: best_so_far,
+            ..*progress
+        };
         self.test = Some(test);
         if let Some(log) = &mut self.log {
             log.epoch(&report)?;
@@ -301,6 +298,20 @@ impl<'a> Run<'a> {
         }
         Ok(())
     }
+}
+
+/// Batches of an epoch; an error if the model cannot learn from these data.
+pub fn batches(session: &Session, data: &Dataset) -> Result<u32> {
+    check_data(session, data)?;
+    let (images, batch) = (data.train.len(), session.batch());
+    if images < batch {
+        return Err(Error::new(
+            ErrorKind::Mismatch,
+            format!("`{}` has {images} training images, less than a batch of {batch}", data.name),
+            "choose a smaller batch",
+        ));
+    }
+    Ok((images / batch) as u32)
 }
 
 fn check_data(session: &Session, data: &Dataset) -> Result<()> {

@@ -1,4 +1,6 @@
 //! Watching a run for failures that integers would keep silent about: nothing turns NaN, it only stops learning.
+//!
+//! The loss is watched alike in a run that was stopped and resumed; counters of layers begin anew with each process.
 
 use crate::error::{Error, ErrorKind};
 use crate::fixed::Dyadic;
@@ -25,16 +27,14 @@ pub enum Warning {
         /// How many.
         steps: u32,
     },
-    /// More than a quarter of a layer's codes or values were cut off.
+    /// More than a quarter of a layer's codes were at an end of their range.
     Saturated {
         /// Path of the layer.
         layer: String,
-        /// What was cut off.
-        kind: MetricKind,
         /// How many, in thousandths.
         permille: u64,
     },
-    /// All gradient codes of a layer were zero.
+    /// All gradient codes of a layer were zero, in the images that are looked at.
     NoGradient {
         /// Path of the layer.
         layer: String,
@@ -50,12 +50,15 @@ impl fmt::Display for Warning {
                     "the loss has been worse than guessing for {steps} steps; training may be diverging"
                 )
             }
-            Warning::Saturated { layer, kind, permille } => {
-                let what = if *kind == MetricKind::SaturatedCodes { "codes" } else { "values" };
-                write!(f, "`{layer}`: {permille} of 1000 {what} are cut off to their range")
+            Warning::Saturated { layer, permille } => {
+                write!(
+                    f,
+                    "`{layer}`: {permille} of 1000 codes are at an end of their range, cut off or nearly"
+                )
             }
             Warning::NoGradient { layer } => {
-                write!(f, "`{layer}`: all gradient codes are zero; the layer learns nothing")
+                let images = "in the first image of each batch";
+                write!(f, "`{layer}`: all gradient codes are zero {images}; the layer may learn nothing")
             }
         }
     }
@@ -65,7 +68,6 @@ impl fmt::Display for Warning {
 pub(crate) struct Watch {
     /// 1.5·ln(classes), at least 1, in Q16.
     loss_bound: i64,
-    high_steps: u32,
     /// Readings in a row beyond three quarters, by counter.
     high_readings: Vec<u32>,
     warned: BTreeSet<(String, MetricKind)>,
@@ -75,18 +77,13 @@ impl Watch {
     pub(crate) fn new(classes: u32, counters: usize) -> Watch {
         let guessing = Dyadic::from_i64(classes as i64).log2().mul(LN_2);
         let bound = guessing.mul(Dyadic::from_i64(3)).to_fixed(15);
-        Watch {
-            loss_bound: bound.max(1 << 16),
-            high_steps: 0,
-            high_readings: vec![0; counters],
-            warned: BTreeSet::new(),
-        }
+        Watch { loss_bound: bound.max(1 << 16), high_readings: vec![0; counters], warned: BTreeSet::new() }
     }
 
-    /// Looks at one training step.
-    pub(crate) fn step(&mut self, tally: &Tally) -> Result<Option<Warning>, Error> {
-        self.high_steps = if tally.mean_loss() > self.loss_bound { self.high_steps + 1 } else { 0 };
-        match self.high_steps {
+    /// Looks at one training step, after so many in a row with a high loss; counts it.
+    pub(crate) fn step(&self, tally: &Tally, high_steps: &mut u32) -> Result<Option<Warning>, Error> {
+        *high_steps = if tally.mean_loss() > self.loss_bound { high_steps.saturating_add(1) } else { 0 };
+        match *high_steps {
             WARN_STEPS => Ok(Some(Warning::HighLoss { steps: WARN_STEPS })),
             STOP_STEPS => Err(diverged(format!(
                 "training has diverged: the loss has been worse than guessing for {STOP_STEPS} steps"
@@ -105,15 +102,11 @@ impl Watch {
                     *high = if exceeds(*count, *of, 3) { *high + 1 } else { 0 };
                     if *high == STOP_READINGS {
                         return Err(diverged(format!(
-                            "training has diverged: most of what `{layer}` computes is cut off to its range"
+                            "training has diverged: most of what `{layer}` computes is at an end of its range"
                         )));
                     }
                     let permille = (*count as u128 * 1000 / (*of).max(1) as u128) as u64;
-                    exceeds(*count, *of, 1).then(|| Warning::Saturated {
-                        layer: layer.clone(),
-                        kind: *kind,
-                        permille,
-                    })
+                    exceeds(*count, *of, 1).then(|| Warning::Saturated { layer: layer.clone(), permille })
                 }
                 MetricKind::ZeroGradients => {
                     (*of > 0 && count >= of).then(|| Warning::NoGradient { layer: layer.clone() })
@@ -139,7 +132,7 @@ fn diverged(message: String) -> Error {
     Error::new(
         ErrorKind::Diverged,
         message,
-        "lower the learning rate, add warm-up, or give gradients more bits; the last good state is in the run folder",
+        "lower the learning rate, add warm-up, or give gradients more bits; the run folder has the state after the last whole epoch, if there was one",
     )
 }
 
@@ -153,11 +146,11 @@ mod tests {
 
     #[test]
     fn a_lasting_high_loss_warns_then_stops() {
-        let mut watch = Watch::new(10, 0);
+        let (watch, mut high) = (Watch::new(10, 0), 0);
         assert_eq!(watch.loss_bound, (1.5 * 10f64.ln() * 65536.0).round() as i64);
         let mut seen = Vec::new();
         for step in 1.. {
-            match watch.step(&tally(3.5)) {
+            match watch.step(&tally(3.5), &mut high) {
                 Ok(None) => {}
                 Ok(Some(_)) => seen.push(step),
                 Err(error) => {
@@ -167,10 +160,10 @@ mod tests {
             }
         }
         assert_eq!(seen, [WARN_STEPS]);
-        let mut watch = Watch::new(10, 0);
+        let mut high = 0;
         for step in 0..1000 {
             let loss = if step % 90 == 0 { 2.3 } else { 9.0 };
-            assert_eq!(watch.step(&tally(loss)).unwrap(), None);
+            assert_eq!(watch.step(&tally(loss), &mut high).unwrap(), None);
         }
     }
 

@@ -74,7 +74,7 @@ fn summary(compiled: &Compiled, number: usize) -> String {
         |what: &str, bytes: u64| vec![what.to_string(), format!("{bytes:>12} bytes"), mebibytes(bytes)];
     let rows = [
         line("state", sum(&|kind| *kind == Kind::State)),
-        line("derived from state", sum(&|kind| *kind == Kind::Persistent)),
+        line("counters", sum(&|kind| *kind == Kind::Persistent)),
         line("images, labels and results", sum(&|kind| matches!(kind, Kind::Input | Kind::Output))),
         line("tables", sum(&|kind| matches!(kind, Kind::Const(_)))),
         line("buffers of a step, each by itself", sum(&|kind| *kind == Kind::Temp)),

@@ -98,6 +98,8 @@ impl Run {
         let Ready { artifact, kernels, merged, epochs, seed, augmentation, .. } = ready;
         let session = Session::new(artifact, kernels, machine.threads())?;
         let data = images.open_for(session.shape(), session.artifact().classes as usize)?;
+        // Before the folder of an earlier run is emptied.
+        train::batches(&session, &data)?;
         if let Err(failure) = run_folder::prepare(&folder, existing, &merged) {
             run_folder::discard_unused(&folder);
             return Err(failure);

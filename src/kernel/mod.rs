@@ -468,7 +468,7 @@ pub struct Kernel {
 pub enum Kind {
     /// Survives steps; part of the checkpoint; initial bytes beside.
     State,
-    /// Survives steps but is derived or bookkeeping: not part of the checkpoint (counters, metrics, packed weights).
+    /// Survives steps, but is no part of the checkpoint: counters.
     Persistent,
     /// Constant table.
     Const(Vec<i64>),

@@ -1,4 +1,4 @@
-//! Any x86-64 since 2008: SSE4.1, no dot product instruction.
+//! x86-64 with SSE4.1 (Intel since 2008, AMD since 2011), no dot product instruction.
 
 use super::{Costs, DotForm, Target};
 

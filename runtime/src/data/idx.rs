@@ -100,7 +100,11 @@ fn read<const N: usize>(mut source: Source) -> Result<([usize; N], Vec<u8>)> {
         *extent = u32::from_be_bytes(bytes) as usize;
     }
     let bytes = check_extents(&source, &extents, gzipped)?;
-    let mut data = Vec::with_capacity(bytes as usize);
+    let mut data = Vec::new();
+    data.try_reserve_exact(bytes as usize).map_err(|_| {
+        let message = format!("promises {bytes} bytes, which do not fit into memory");
+        source.error(ErrorKind::Resources, message, "check that this is the file of a data set")
+    })?;
     input.take(bytes + 1).read_to_end(&mut data).map_err(|error| read_error(&source, &error))?;
     if data.len() as u64 != bytes {
         return Err(wrong_length(&source, &extents));

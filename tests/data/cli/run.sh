@@ -49,6 +49,18 @@ cp runs/tiny/last.safetensors elsewhere.safetensors && fqtc train tiny.fqt --qui
 fqtc train tiny.fqt --quiet --resume=elsewhere.safetensors --name elsewhere
 fqtc eval runs/tiny
 
+# A run is replaced by one that can begin only.
+fqtc train tiny.fqt --quiet --force --batch 20000
+fqtc eval runs/tiny
+
+# A run that diverges does so at the same step when it was stopped before.
+wild="mlp --quiet --batch 32 optimizer.lr=16 optimizer.momentum=0.99 schedule=constant"
+fqtc train $wild --name straight-on
+fqtc train $wild --name stopped --max-steps 200
+fqtc train $wild --name stopped --resume
+cmp runs/straight-on/metrics.jsonl runs/stopped/metrics.jsonl
+rm -r runs/straight-on runs/stopped
+
 # Data that does not fit, and labels that are not classes.
 fqtc train tiny.fqt --quiet --name nodata --data nowhere
 fqtc train tiny.fqt --quiet --name nodata --batch 20000
