@@ -220,11 +220,6 @@ impl KernelBuilder {
         self.push(Stmt::MinInto(address, value));
     }
 
-    /// States that a value lies in `lo..=hi`; the interpreter traps when it does not.
-    pub fn assume(&mut self, value: Value, lo: i64, hi: i64) {
-        self.push(Stmt::Assume(value, Range::new(lo, hi)));
-    }
-
     /// A contraction.
     pub fn contract(&mut self, contract: Contract) {
         self.push(Stmt::Contract(Box::new(contract)));

@@ -200,7 +200,6 @@ impl<'a> Machine<'a> {
                 Stmt::Acc64(address, value) => self.acc64(address, value.0 as usize)?,
                 Stmt::MaxInto(address, value) => self.fold(address, value.0 as usize, i64::max)?,
                 Stmt::MinInto(address, value) => self.fold(address, value.0 as usize, i64::min)?,
-                Stmt::Assume(value, range) => self.assume(value.0 as usize, *range)?,
                 Stmt::Contract(contract) => self.contract(contract)?,
             }
         }
@@ -338,18 +337,6 @@ impl<'a> Machine<'a> {
             self.store_scalar(&element, folded)?;
         }
         Ok(())
-    }
-
-    fn assume(&self, value: usize, range: Range) -> Res {
-        let check = |number: i64| match range.contains(number) {
-            true => Ok(()),
-            false => Err(format!("{number} violates the assumption {range}")),
-        };
-        if self.kernel.values[value] == Type::Pairs {
-            self.odd[value].iter().try_for_each(|&lane| check(lane as i64))?;
-        }
-        let (numbers, n) = self.numbers(value);
-        numbers[..n].iter().try_for_each(|&number| check(number))
     }
 
     // Expressions.

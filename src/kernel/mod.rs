@@ -5,7 +5,8 @@
 //! so there can be none in the code.
 //!
 //! Invariants (checked by [`verify`]): every access lies inside its buffer; interval analysis proves from the ranges
-//! of the buffers that no lane or integer operation overflows; a value is defined once, before use, in scope.
+//! of the buffers that no lane or integer operation overflows, and takes no fact on trust; a value is defined once, before use,
+//! in scope.
 //! This module knows nothing of layers, quantizers or targets.
 
 pub mod build;
@@ -306,7 +307,7 @@ impl Stmt {
                 Init::PerVector(init, _) | Init::PerPoint(init, _) => vec![&c.out, &c.a, &c.b, init],
                 Init::Zero | Init::Accumulate => vec![&c.out, &c.a, &c.b],
             },
-            Stmt::For { .. } | Stmt::Let(..) | Stmt::Assume(..) => vec![],
+            Stmt::For { .. } | Stmt::Let(..) => vec![],
         }
     }
 }
@@ -417,8 +418,6 @@ pub enum Stmt {
     MaxInto(Address, Value),
     /// Elementwise minimum into memory.
     MinInto(Address, Value),
-    /// Narrows the proven range of a value to a fact that scalar code guarantees; the interpreter traps a violation.
-    Assume(Value, Range),
     /// An integer contraction.
     Contract(Box<Contract>),
 }

@@ -112,7 +112,6 @@ fn line(stmt: &Stmt, kernel: Option<&Kernel>, f: &mut dyn Write) -> Result {
         Stmt::Acc64(address, value) => write!(f, "acc64 {address}, {value}"),
         Stmt::MaxInto(address, value) => write!(f, "max_into {address}, {value}"),
         Stmt::MinInto(address, value) => write!(f, "min_into {address}, {value}"),
-        Stmt::Assume(value, range) => write!(f, "assume {value} in {range}"),
         Stmt::Contract(contract) => write!(f, "{contract}"),
     }
 }

@@ -43,16 +43,6 @@ impl<'a> Ranges<'a> {
         self.kernel.params[param.0 as usize].range
     }
 
-    /// Narrows a value to a stated fact.
-    pub(super) fn assume(&mut self, value: Value, fact: Range) -> Res<()> {
-        for side in [&mut self.even, &mut self.odd] {
-            let range = side[value.0 as usize];
-            side[value.0 as usize] = intersect(range, fact)
-                .ok_or_else(|| format!("{value} is in {range}, never in the assumed {fact}"))?;
-        }
-        Ok(())
-    }
-
     /// Defines a value. `indices` gives the interval of each loop index in scope.
     pub(super) fn define(
         &mut self,

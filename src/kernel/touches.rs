@@ -65,7 +65,6 @@ impl<'a> Walk<'a> {
                 | Stmt::MinInto(address, value) => {
                     self.push(stmt, address, &[], self.width(*value), true, true)
                 }
-                Stmt::Assume(..) => {}
                 Stmt::Contract(contract) => self.contract(stmt, contract),
             }
             self.path.pop();

@@ -202,10 +202,6 @@ impl Types<'_> {
                     (memory, ty) => Err(format!("cannot fold {ty} into {memory}")),
                 }
             }
-            Stmt::Assume(value, _) => match self.value(*value)? {
-                Int | Lanes(_) | Pairs => Ok(()),
-                Dyadic => Err("a dyadic has no range to assume".into()),
-            },
             Stmt::Contract(contract) => {
                 let (a, b) = contract.dot.operands();
                 for (what, address, want) in

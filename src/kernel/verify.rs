@@ -160,7 +160,6 @@ impl<'a> Walk<'a> {
             Stmt::Store(address, value) | Stmt::MaxInto(address, value) | Stmt::MinInto(address, value) => {
                 self.fits(address, *value)
             }
-            Stmt::Assume(value, fact) => self.ranges.assume(*value, *fact),
             Stmt::Contract(contract) => self.contract(contract),
             Stmt::Acc64(..) | Stmt::For { .. } => Ok(()),
         }
@@ -250,11 +249,9 @@ fn contract_sum(kernel: &Kernel, c: &Contract) -> Result<Range, String> {
 fn operands(stmt: &Stmt) -> Vec<Value> {
     match stmt {
         Stmt::Let(_, expr) => expr.operands(),
-        Stmt::Store(_, value)
-        | Stmt::Acc64(_, value)
-        | Stmt::MaxInto(_, value)
-        | Stmt::MinInto(_, value)
-        | Stmt::Assume(value, _) => vec![*value],
+        Stmt::Store(_, value) | Stmt::Acc64(_, value) | Stmt::MaxInto(_, value) | Stmt::MinInto(_, value) => {
+            vec![*value]
+        }
         Stmt::For { .. } | Stmt::Contract(_) => vec![],
     }
 }

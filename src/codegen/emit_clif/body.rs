@@ -216,7 +216,6 @@ impl<'e> Body<'e, '_, '_> {
             }
             Stmt::Store(address, value) => self.store(address, *value),
             Stmt::Acc64(..) | Stmt::MaxInto(..) | Stmt::MinInto(..) => self.accumulate(stmt),
-            Stmt::Assume(..) => {}
             Stmt::Contract(contract) => self.contract(contract),
         }
     }

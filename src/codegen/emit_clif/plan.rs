@@ -149,7 +149,7 @@ fn count_uses(stmt: &Stmt, uses: &mut BTreeMap<Value, Uses>) {
         }
         Stmt::Let(_, expr) => expr.operands(),
         Stmt::Store(_, v) | Stmt::Acc64(_, v) | Stmt::MaxInto(_, v) | Stmt::MinInto(_, v) => vec![*v],
-        Stmt::Assume(..) | Stmt::For { .. } | Stmt::Contract(_) => vec![],
+        Stmt::For { .. } | Stmt::Contract(_) => vec![],
     };
     for v in read {
         uses.entry(v).or_default().all += 1;

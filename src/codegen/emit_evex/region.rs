@@ -78,6 +78,6 @@ fn turns(stmt: &Stmt) -> u64 {
     match stmt {
         Stmt::For { count, body, .. } => *count as u64 * body.iter().map(turns).sum::<u64>(),
         Stmt::Store(..) | Stmt::Acc64(..) | Stmt::MaxInto(..) | Stmt::MinInto(..) => 1,
-        Stmt::Let(..) | Stmt::Assume(..) | Stmt::Contract(_) => 0,
+        Stmt::Let(..) | Stmt::Contract(_) => 0,
     }
 }

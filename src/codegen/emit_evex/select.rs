@@ -219,7 +219,7 @@ impl<'a> Select<'a> {
     pub(super) fn stmt(&mut self, stmt: &Stmt) -> Result {
         match stmt {
             Stmt::For { index, count, body } => self.turns(*index, *count, body),
-            Stmt::Let(_, Expr::ConstInt(_)) | Stmt::Assume(..) => Ok(()),
+            Stmt::Let(_, Expr::ConstInt(_)) => Ok(()),
             Stmt::Let(value, expr) => {
                 let val = self.expr(*value, expr)?;
                 self.values.insert(*value, val);

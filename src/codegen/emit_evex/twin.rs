@@ -54,7 +54,6 @@ impl Select<'_> {
                 self.has_twin(*value, expr, &inside)
             }
             Stmt::Store(_, value) => inside.contains(value) && self.dtype(*value) != Ok(DType::I32),
-            Stmt::Assume(..) => true,
             _ => folding(stmt).is_some_and(|(address, fold, value)| {
                 fold != Fold::Sum && inside.contains(&value) && self.held_extreme(address, fold).is_some()
             }),
@@ -160,7 +159,7 @@ impl Select<'_> {
 impl Twin<'_, '_> {
     fn stmt(&mut self, stmt: &Stmt) -> Result {
         match stmt {
-            Stmt::Let(_, Expr::ConstInt(_)) | Stmt::Assume(..) => Ok(()),
+            Stmt::Let(_, Expr::ConstInt(_)) => Ok(()),
             Stmt::Let(value, expr) => {
                 let both = self.expr(*value, expr)?;
                 self.values.insert(*value, both);

@@ -45,7 +45,7 @@ impl Uses {
             Stmt::Store(_, v) | Stmt::Acc64(_, v) | Stmt::MaxInto(_, v) | Stmt::MinInto(_, v) => {
                 self.of_value(*v).all += 1;
             }
-            Stmt::Assume(..) | Stmt::Contract(_) => {}
+            Stmt::Contract(_) => {}
         }
     }
 

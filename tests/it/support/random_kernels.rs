@@ -283,7 +283,7 @@ impl Grower<'_> {
                     Stmt::Let(_, expr) => used.extend(expr.operands()),
                     Stmt::Store(_, value) | Stmt::Acc64(_, value) => used.push(*value),
                     Stmt::MaxInto(_, value) | Stmt::MinInto(_, value) => used.push(*value),
-                    Stmt::Assume(..) | Stmt::Contract(_) => {}
+                    Stmt::Contract(_) => {}
                 }
             }
         }
@@ -431,7 +431,7 @@ impl Grower<'_> {
         let (i16s, i32s) = (Lanes(DType::I16), Lanes(DType::I32));
         let any_lanes = Lanes(self.rng.pick(&LANE_TYPES));
         let wide = Lanes(self.rng.pick(&ARITHMETIC));
-        let (ty, expr) = match self.rng.below(26) {
+        let (ty, expr) = match self.rng.below(25) {
             0 => return self.constant(any_lanes),
             1 => {
                 let (index, ..) = self.open[self.rng.below(self.open.len())];
@@ -529,13 +529,9 @@ impl Grower<'_> {
                 let block = self.read_place(1).0;
                 (i16s, Expr::Random { key: self.operand(Int)?, block: (block.terms, block.offset) })
             }
-            24 if !self.lanes => return self.dyadic(),
-            _ => {
-                let value = self.operand(wide)?;
-                let range = self.ranges[value.0 as usize];
-                self.push(Stmt::Assume(value, Range::new(range.lo, range.hi.saturating_add(5))));
-                return None;
-            }
+            // Dyadics are scalars.
+            _ if self.lanes => return None,
+            _ => return self.dyadic(),
         };
         let scalar = matches!(ty, Int | Dyadic) || matches!(expr, Expr::MulShift(..));
         if self.lanes && scalar { None } else { self.define(ty, expr) }
