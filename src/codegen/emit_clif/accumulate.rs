@@ -3,7 +3,7 @@
 //! Memory that a loop only folds into, always at the same place, is held in variables from before the loop until
 //! after it. Sums of lanes choose the cheapest exact form by the ranges: i32, two i32 parts, or i64.
 
-use super::super::fold::{Fold, folding};
+use super::super::fold::{Exact, Fold, exact, folding};
 use super::body::{Body, Parts, flags};
 use super::plan::{may_alias, touched, walk};
 use crate::kernel::{Address, DType, Index, LANES, Param, Stmt, Type, Value};
@@ -143,19 +143,15 @@ impl Body<'_, '_, '_> {
         if !self.is_lane_sum(same[0]) {
             return Form::Memory;
         }
-        let bound = |shift: u32| -> i128 {
-            let largest = |f: &&Folding| {
-                let range = self.range(f.value);
-                f.times * (range.lo >> shift).unsigned_abs().max((range.hi >> shift).unsigned_abs()) as i128
-            };
-            same.iter().map(largest).sum()
-        };
-        let times: i128 = same.iter().map(|f| f.times).sum();
-        let i16s = same.iter().all(|f| self.type_of(f.value) == Type::Lanes(DType::I16));
-        if bound(0) <= i32::MAX as i128 {
-            return if i16s { Form::EvenOdd } else { Form::Narrow };
+        let addends: Vec<_> = same.iter().map(|f| (self.range(f.value), f.times)).collect();
+        match exact(&addends) {
+            Exact::Sum if same.iter().all(|f| self.type_of(f.value) == Type::Lanes(DType::I16)) => {
+                Form::EvenOdd
+            }
+            Exact::Sum => Form::Narrow,
+            Exact::Halves => Form::Split,
+            Exact::No => Form::Memory,
         }
-        if bound(16) <= i32::MAX as i128 && times <= 1 << 16 { Form::Split } else { Form::Memory }
     }
 
     fn open(&mut self, f: &Folding, form: Form) {

@@ -3,7 +3,7 @@
 //! The same rule as in the code for 128 bits: memory that a loop only folds into, always at the same place, waits in
 //! registers, and sums of lanes take the cheapest form that the ranges prove exact.
 
-use super::super::fold::{Fold, folding};
+use super::super::fold::{Exact, Fold, exact, folding};
 use super::asm::Result;
 use super::codes;
 use super::select::{Select, z};
@@ -144,21 +144,13 @@ impl Select<'_> {
     }
 
     fn form(&self, same: &[&Folding], innermost: bool) -> Form {
-        let turns = |f: &&Folding| if innermost { f.innermost } else { f.times };
-        let bound = |shift: u32| -> i128 {
-            let largest = |f: &&Folding| {
-                let range = self.around.ranges[f.value.0 as usize];
-                turns(f) * (range.lo >> shift).unsigned_abs().max((range.hi >> shift).unsigned_abs()) as i128
-            };
-            same.iter().map(largest).sum()
-        };
-        let times: i128 = same.iter().map(turns).sum();
-        if bound(0) <= i32::MAX as i128 {
-            Form::Narrow
-        } else if bound(16) <= i32::MAX as i128 && times <= 1 << 16 {
-            Form::Split
-        } else {
-            Form::Memory
+        let turns = |f: &Folding| if innermost { f.innermost } else { f.times };
+        let addends: Vec<_> =
+            same.iter().map(|f| (self.around.ranges[f.value.0 as usize], turns(f))).collect();
+        match exact(&addends) {
+            Exact::Sum => Form::Narrow,
+            Exact::Halves => Form::Split,
+            Exact::No => Form::Memory,
         }
     }
 
