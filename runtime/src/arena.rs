@@ -14,6 +14,7 @@ use std::ptr::NonNull;
 const ALIGN: usize = 4096;
 /// Size of a huge page on the machines that have them.
 const HUGE_PAGE: usize = 2 << 20;
+
 /// Owned memory for state, inputs, outputs and temporary buffers.
 #[derive(Debug)]
 pub struct Arena {

@@ -245,11 +245,7 @@ impl<'a> Run<'a> {
     }
 
     fn read_counters(&mut self) -> Result<()> {
-        let telling = self.counters.steps >= READ_EVERY / 2;
         let readings = self.counters.read(self.session);
-        if !telling {
-            return Ok(());
-        }
         for warning in self.watch.readings(&readings)? {
             self.observer.on_warning(&warning);
         }

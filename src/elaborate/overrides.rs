@@ -192,9 +192,10 @@ impl Key<'_> {
         let error = Diagnostic::new("E0208", format!("there is no key `{}`", self.text))
             .note(format!("from `{}`", self.flag));
         let text = self.text;
-        // An argument without what it belongs to.
-        let whole =
-            keys.iter().find(|key| key.rsplit_once('.').is_some_and(|(_, argument)| argument == text));
+        // An argument without what it belongs to, if only one thing has such an argument.
+        let is_whole = |key: &&String| key.rsplit_once('.').is_some_and(|(_, argument)| argument == text);
+        let mut whole = keys.iter().filter(is_whole);
+        let whole = whole.next().filter(|_| whole.next().is_none());
         let near =
             whole.map(String::as_str).or_else(|| suggest::nearest(text, keys.iter().map(String::as_str)));
         // `<path>.gradients.bits`: the path is free, so compare what follows it.
