@@ -85,7 +85,8 @@ pub(super) struct Term {
     pub(super) totals: Option<Totals>,
     /// Whether the mean is subtracted.
     pub(super) centred: bool,
-    /// Variance per channel in squared steps of the source: a channel below one is too quiet to have a say in common scales.
+    /// Variance per channel in squared steps of a source that was rounded: a channel below one is too quiet to have a say in
+    /// common scales.
     pub(super) variance: Option<BufferId>,
 }
 

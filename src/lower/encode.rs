@@ -31,8 +31,8 @@ pub(super) enum Output {
         levels: Levels,
         zero: i32,
         nhwc: Bordered,
-        /// Largest code before clipping, `[items][channels]` I16.
-        largest: Option<BufferId>,
+        /// Largest value, for ranges; in whole codes, unless there are fewer than two.
+        largest: Option<Largest>,
     },
     /// Gradients.
     Gradient(Gradient),
@@ -62,7 +62,7 @@ pub(super) struct Gradient {
 #[derive(Clone, Copy)]
 pub(super) struct Largest {
     pub(super) buffer: BufferId,
-    /// Bits below the code: with fewer than the code itself is rounded from, values beyond the levels can be seen.
+    /// Bits below the code: with fewer than a gradient's code is rounded from, values beyond the levels can be seen.
     pub(super) fraction: u32,
 }
 
@@ -204,7 +204,7 @@ impl Encoding<'_> {
     fn clear(&self, kx: &mut Kx, shape: Shape) {
         let (item, cp) = (kx.item(), shape.cp());
         let (largest, sums) = match &self.output {
-            Output::Activation { largest, .. } => (*largest, None),
+            Output::Activation { largest, .. } => (largest.map(|l| l.buffer), None),
             Output::Gradient(gradient) => (gradient.largest.map(|l| l.buffer), gradient.sums),
             Output::Wide { .. } => (None, None),
         };
@@ -241,19 +241,15 @@ impl Encoding<'_> {
                 let code = kx.shift_right(u, shift);
                 let code = kx.narrow(DType::I16, code);
                 if let Some(largest) = largest {
-                    let size = match zero {
-                        0 => code,
-                        _ => {
-                            let z = kx.splat_const(DType::I16, *zero);
-                            let low = kx.splat_const(DType::I16, -16384);
-                            let high = kx.splat_const(DType::I16, 16383);
-                            let limited = kx.min(code, high);
-                            let limited = kx.max(limited, low);
-                            let d = kx.sub(limited, z);
-                            kx.abs(d)
+                    let size = match largest.fraction {
+                        0 => distance(kx, code, *zero),
+                        fraction => {
+                            let v = fixed_point(kx, u, shift, fraction, i16::MAX as i32);
+                            // Half of a code is what rounds to nearest.
+                            distance(kx, v, (*zero << fraction) + (1 << (fraction - 1)))
                         }
                     };
-                    let address = partial(kx, *largest, at, shape);
+                    let address = partial(kx, largest.buffer, at, shape);
                     kx.max_into(address, size);
                 }
                 let code = levels.clamp(kx, code, ends);
@@ -403,6 +399,20 @@ fn fixed_point(kx: &mut Kx, u: Value, shift: Value, fraction: u32, limit: i32) -
     let v = kx.shift_right(u, by);
     let v = kx.narrow(DType::I16, v);
     kx.clamp(v, -limit, limit)
+}
+
+/// |v − zero|, I16; far from zero, less than that.
+fn distance(kx: &mut Kx, v: Value, zero: i32) -> Value {
+    if zero == 0 {
+        return v;
+    }
+    let z = kx.splat_const(DType::I16, zero);
+    let low = kx.splat_const(DType::I16, -16384);
+    let high = kx.splat_const(DType::I16, 16383);
+    let limited = kx.min(v, high);
+    let limited = kx.max(limited, low);
+    let d = kx.sub(limited, z);
+    kx.abs(d)
 }
 
 fn round(

@@ -115,7 +115,8 @@ impl Builder<'_> {
     /// How far the centred source of a term can be from zero, as dyadic.
     fn extent(&self, kx: &mut Kx, term: &Term, c: Index) -> Value {
         let Some(totals) = term.totals else {
-            return kx.real(32767.0);
+            let (range, zero) = (kx.info(term.source.buffer).range, i64::from(term.source.zero));
+            return kx.real((range.hi - zero).abs().max((range.lo - zero).abs()) as f64);
         };
         let (sum, min, max) = (kx.read(totals.sum), kx.read(totals.min), kx.read(totals.max));
         let (min, max) = (kx.load_scalar(min.at(0).plus(c, 1)), kx.load_scalar(max.at(0).plus(c, 1)));
@@ -173,7 +174,7 @@ impl Builder<'_> {
     }
 
     /// Whether a channel is loud enough to have a say in common scales: its variance is one step squared or more. `None` if
-    /// the value has no variance.
+    /// the value has no variance, or exact integers have it.
     fn is_loud(&self, kx: &mut Kx, c: Index) -> Option<Value> {
         let variance = self.affine.terms.iter().find_map(|t| t.variance)?;
         let one = kx.real(1.0);

@@ -114,10 +114,10 @@ struct Lowering<'m> {
     /// Live readers of every value.
     readers: BTreeMap<Value, Vec<usize>>,
     values: BTreeMap<Value, nodes::Tensor>,
-    /// What gradients need of batch norms, by the norm's input.
-    norms: BTreeMap<Value, norm::NormState>,
-    /// How a value was put on its grid: masks are computed from it. By the value before and after ReLU.
-    grids: BTreeMap<Value, affine::Mask>,
+    /// What gradients need of batch norms, by path.
+    norms: BTreeMap<String, norm::NormState>,
+    /// How a value was put on its grid: masks are computed from it. By the value before and after ReLU, and the quantizer's path.
+    grids: BTreeMap<(Value, String), affine::Mask>,
     /// Geometry and weights of contractions, by layer path.
     layers: BTreeMap<String, nodes::Layer>,
     /// What the shifts of data gradients follow.

@@ -73,6 +73,8 @@ pub(super) struct Wide {
     /// One dyadic, or one a channel.
     pub(super) unit: BufferId,
     pub(super) sums: Option<Reduced>,
+    /// Nothing was rounded off: codes, or accumulators that fit into 16 bits whatever the weights are.
+    pub(super) exact: bool,
 }
 
 /// A gradient before it is stored: where it comes from and what it must pass.
@@ -103,6 +105,14 @@ pub(super) struct Layer {
     /// Right shift of the accumulators, i64.
     pub(super) shift: BufferId,
     pub(super) master: Master,
+}
+
+impl Layer {
+    /// Whether no accumulator ever leaves 16 bits.
+    fn is_exact(&self) -> bool {
+        let terms = self.conv.taps() as i64 * self.conv.depth() as i64;
+        terms * self.weights.levels as i64 * self.input.levels.hi as i64 <= i64::from(i16::MAX)
+    }
 }
 
 pub(super) type Done = Result<(), Diagnostic>;
@@ -268,7 +278,8 @@ impl Lowering<'_> {
         let wide = match self.get(value)?.clone() {
             Tensor::Wide(wide) => wide,
             Tensor::Codes(codes) => {
-                Wide { source: pool::source_of(&codes), shape: codes.shape, unit: codes.scale, sums: None }
+                let source = pool::source_of(&codes);
+                Wide { source, shape: codes.shape, unit: codes.scale, sums: None, exact: true }
             }
             Tensor::Pending(pending) => {
                 let shape = pending.panel.shape();
@@ -288,7 +299,7 @@ impl Lowering<'_> {
                 };
                 let partials = gather.run(&mut self.cx);
                 let sums = squares.then(|| partials.totals(&mut self.cx, &pending.path, "t", shape));
-                Wide { source, shape, unit: pending.unit, sums }
+                Wide { source, shape, unit: pending.unit, sums, exact: self.layers[&pending.path].is_exact() }
             }
             _ => return Err(unsupported("a value is read before it is stored")),
         };
@@ -378,12 +389,13 @@ impl Lowering<'_> {
         };
         let running = self.mode == Mode::Eval;
         let wide = self.wide(x, !running)?;
-        let of = (wide.shape, wide.source, wide.unit);
+        let Wide { source, shape, unit, exact, .. } = wide;
+        let of = norm::Of { source, shape, unit, exact };
         let affine = match (&wide.sums, running) {
             (Some(sums), false) => {
                 let train = self.mode == Mode::Train;
                 let (affine, state) = norm::batch(&mut self.cx, &node.path, &norm, of, sums, train);
-                self.norms.insert(x, state);
+                self.norms.insert(node.path.clone(), state);
                 affine
             }
             _ => norm::evaluate(&mut self.cx, &node.path, &norm, of),
@@ -470,7 +482,7 @@ impl Lowering<'_> {
         let source = Source::dense(buffer, shape);
         let output = Output::Wide { store: source, relu: affine.relu };
         encode(&mut self.cx, "store", affine, &[Encoding { fixed: &fixed, output }]);
-        Wide { source, shape, unit: step, sums: None }
+        Wide { source, shape, unit: step, sums: None, exact: false }
     }
 
     // Quantizers.
@@ -528,9 +540,10 @@ impl Lowering<'_> {
         let out = shape_of(self.module, node.results[0])?;
         pool::not_the_image(&node.op, &input)?;
         let window = self.pooling(node, input.shape)?;
-        let (source, factor) = pool::average(&mut self.cx, &node.path, &input, out, window);
+        let (source, shift) = pool::average(&mut self.cx, &node.path, &input, out, window);
+        let factor = (1i64 << shift) as f64 / (window.size.0 as i64 * window.size.1 as i64) as f64;
         let unit = self.times(&format!("{}.unit", node.path), input.scale, factor);
-        self.set(node, Tensor::Wide(Wide { source, shape: out, unit, sums: None }))
+        self.set(node, Tensor::Wide(Wide { source, shape: out, unit, sums: None, exact: shift == 0 }))
     }
 
     /// A dyadic times a constant.

@@ -47,12 +47,15 @@ impl Lowering<'_> {
         });
         let loss = loss.ok_or_else(|| unsupported("the gradient of a loss that is not computed"))?;
         let (source, unit, sums) = loss::gradient(&mut self.cx, loss);
-        self.set(node, Tensor::GradientWide(Wide { source, shape: loss.shape, unit, sums: Some(sums) }))
+        self.set(
+            node,
+            Tensor::GradientWide(Wide { source, shape: loss.shape, unit, sums: Some(sums), exact: false }),
+        )
     }
 
     /// Adds a mask to a gradient; two masks of one grid become one.
     pub(super) fn mask(&mut self, node: &Node) -> Done {
-        let grid = self.grids.get(&node.operands[1]).cloned();
+        let grid = self.grids.get(&(node.operands[1], node.path.clone())).cloned();
         let mut mask = grid.ok_or_else(|| unsupported("a mask of a value that was never quantized"))?;
         if node.op == "relu_grad" {
             mask = Mask { low: true, levels: None, ..mask };
@@ -210,7 +213,7 @@ impl Lowering<'_> {
         if let From::Panel(panel) | From::PanelSum(panel, ..) = &deferred.from {
             self.follow_shift(panel, sums.panel_amax.unwrap_or(sums.amax));
         }
-        let wide = Wide { source, shape, unit: deferred.unit, sums: Some(sums) };
+        let wide = Wide { source, shape, unit: deferred.unit, sums: Some(sums), exact: false };
         self.values.insert(value, Tensor::GradientWide(wide.clone()));
         Ok(wide)
     }
@@ -332,10 +335,10 @@ impl Lowering<'_> {
     }
 
     pub(super) fn batch_norm_grad(&mut self, node: &Node) -> Done {
-        let (dy, x) = (node.operands[0], node.operands[1]);
-        let state = self.norms.get(&x).cloned();
+        let dy = node.operands[0];
+        let state = self.norms.get(&node.path).cloned();
         let state = state.ok_or_else(|| unsupported("the gradient of a batch norm that is not computed"))?;
-        let stored = self.stored(dy, Some(state.source))?;
+        let stored = self.stored(dy, Some(state.of.source))?;
         let sums = stored.sums.expect("stored gradients have sums");
         let name = word(&node.attrs, "rectifier").to_owned();
         let rectifier = rectify::find(&name).ok_or_else(|| unsupported(format!("no rectifier `{name}`")))?;
@@ -344,7 +347,7 @@ impl Lowering<'_> {
         let grad =
             norm::gradient(&mut self.cx, &node.path, &state, stored.source, stored.unit, &sums, &terms);
         let results = [
-            Tensor::GradientAffine(grad.input, state.unit),
+            Tensor::GradientAffine(grad.input, state.of.unit),
             Tensor::VectorGradient(grad.gamma),
             Tensor::VectorGradient(grad.beta),
         ];
@@ -355,6 +358,13 @@ impl Lowering<'_> {
     }
 
     pub(super) fn bias_grad(&mut self, node: &Node) -> Done {
+        if let Tensor::GradientAffine(affine, _) = self.get(node.operands[0])?
+            && affine.offset.is_none()
+            && affine.terms.iter().all(|term| term.centred)
+        {
+            let cp = affine.shape.cp();
+            return self.no_bias_grad(node, cp);
+        }
         // The codes' layer is what the bias belongs to: its gradient is that of the output before quantization.
         let wide = self.stored(node.operands[0], None)?;
         let sums = wide.sums.expect("stored gradients have sums");
@@ -369,6 +379,17 @@ impl Lowering<'_> {
                 let v = kx.mul(v, unit);
                 kx.store(p.at(0).plus(c, 1), v);
             });
+        });
+        self.set(node, Tensor::VectorGradient(out))
+    }
+
+    /// The gradient of a bias that a batch norm follows: sums of what it has centred are zero.
+    fn no_bias_grad(&mut self, node: &Node, cp: u32) -> Done {
+        let out = self.cx.dyadics(format!("{}.bias_grad", node.path), cp);
+        self.cx.call("no_bias_grad", 1, |kx| {
+            let p = kx.write(out);
+            let zero = kx.real(0.0);
+            kx.for_(cp, |kx, c| kx.store(p.at(0).plus(c, 1), zero));
         });
         self.set(node, Tensor::VectorGradient(out))
     }
@@ -464,7 +485,8 @@ impl Lowering<'_> {
             let unit =
                 self.times(&format!("{}.spread", node.path), wide.unit, 1.0 / (shape.h * shape.w) as f64);
             let source = Source { strides: [wide.source.strides[0], 0, 0], ..wide.source };
-            return self.set(node, Tensor::GradientWide(Wide { source, shape, unit, sums: None }));
+            return self
+                .set(node, Tensor::GradientWide(Wide { source, shape, unit, sums: None, exact: false }));
         }
         let window = self.window(node, shape);
         let (maximum, path) = (node.op == "max_pool_grad", node.path.as_str());
@@ -486,7 +508,7 @@ impl Lowering<'_> {
         } else {
             pool::average_grad(&mut self.cx, path, shape, dy, out, window)
         };
-        self.set(node, Tensor::GradientWide(Wide { source, shape, unit, sums: None }))
+        self.set(node, Tensor::GradientWide(Wide { source, shape, unit, sums: None, exact: false }))
     }
 
     /// A unit times `2^shift`.

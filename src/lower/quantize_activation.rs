@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::affine::{Affine, Fixed, Levels, Mask, Part};
 use super::codes::{Codes, Zero};
 use super::cx::{ANY, Shape};
-use super::encode::{Encoding, Output, encode};
+use super::encode::{Encoding, Largest, Output, encode};
 use super::grid::{Grid, Rule, Step, grid};
 use super::initial::Start;
 use super::layout::Bordered;
@@ -41,7 +41,9 @@ impl Lowering<'_> {
         self.remember_grid(node, &affine, &fixed, levels);
         let largest = range.filter(|_| self.mode == Mode::Train).map(|_| {
             let extents = [affine.shape.items(), affine.shape.cp()];
-            self.cx.temp(format!("{path}.largest_code"), DType::I16, &extents, Range::new(-32768, 32767))
+            let range = Range::new(-32768, 32767);
+            let buffer = self.cx.temp(format!("{path}.largest_code"), DType::I16, &extents, range);
+            Largest { buffer, fraction: seen_fraction(levels, signed) }
         });
         let codes =
             self.store_codes(node.results[0], &path, &affine, &fixed, (levels, zero), step, largest)?;
@@ -116,11 +118,11 @@ impl Lowering<'_> {
         Ok((None, self.step_of(&format!("{}.clip", node.path), range, levels)))
     }
 
-    /// range += (step·largest − range)·momentum.
+    /// range += (step·largest/2^fraction − range)·momentum.
     fn follow_range(
         &mut self,
         range: BufferId,
-        largest: BufferId,
+        Largest { buffer: largest, fraction }: Largest,
         step: BufferId,
         shape: &Shape,
         momentum: f64,
@@ -143,6 +145,14 @@ impl Lowering<'_> {
             let v = kx.to_dyadic(v);
             let s = kx.scalar(step);
             let v = kx.mul(v, s);
+            let v = if fraction == 0 {
+                v
+            } else {
+                {
+                    let down = kx.int(-i64::from(fraction));
+                    kx.scale(v, down)
+                }
+            };
             let old = kx.load_scalar(r.at(0));
             let d = kx.sub(v, old);
             let m = kx.real(momentum);
@@ -152,7 +162,8 @@ impl Lowering<'_> {
         });
     }
 
-    /// Remembers how a value became codes, for the masks of its gradient: under the value and, through ReLU, its input.
+    /// Remembers how a value became codes at a path, for the masks of its gradient there: under the value and, through ReLU, its
+    /// input. Two quantizers of one value have a path each.
     fn remember_grid(&mut self, node: &Node, affine: &Affine, fixed: &Fixed, levels: Levels) {
         let value = node.operands[0];
         let sources = affine.terms.iter().map(|t| t.source).collect();
@@ -164,12 +175,12 @@ impl Lowering<'_> {
             learned: node.operands.len() > 1,
             part: Part::Inside,
         };
-        if let Some(node) = self.module.producer(value).map(|i| &self.module.nodes[i])
-            && node.op == "relu"
+        if let Some(relu) = self.module.producer(value).map(|i| &self.module.nodes[i])
+            && relu.op == "relu"
         {
-            self.grids.insert(node.operands[0], mask.clone());
+            self.grids.insert((relu.operands[0], node.path.clone()), mask.clone());
         }
-        self.grids.insert(value, mask);
+        self.grids.insert((value, node.path.clone()), mask);
     }
 
     /// Encodes activation codes in every layout that is read.
@@ -181,7 +192,7 @@ impl Lowering<'_> {
         fixed: &Fixed,
         (levels, zero): (Levels, i32),
         scale: BufferId,
-        largest: Option<BufferId>,
+        largest: Option<Largest>,
     ) -> Result<Codes, Diagnostic> {
         let shape = affine.shape;
         let demand = self.demand(result)?;
@@ -201,4 +212,10 @@ impl Lowering<'_> {
         let planes = BTreeMap::new();
         Ok(Codes { shape, levels, zero: Zero::Code(zero), scale, nhwc: nhwc.source, padding: p, planes })
     }
+}
+
+/// Bits below the code in which the largest value is seen. Where one code may be all there is above zero, the largest value is
+/// that code or nothing, and a range that began too wide would stay so.
+fn seen_fraction(levels: Levels, signed: bool) -> u32 {
+    if signed && (levels.hi == levels.lo + 2 || levels.in_force.is_some()) { 4 } else { 0 }
 }

@@ -1,6 +1,7 @@
 //! Common subexpressions: of nodes with equal op, operands and attributes the first serves all readers.
 //!
-//! Quantizers of gradients differ in their streams and stay apart; nodes with effects stay.
+//! Quantizers of gradients differ in their streams and stay apart; those of activations own a range at their path, which a
+//! derivative finds there, and stay apart too. Nodes with effects stay.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +24,11 @@ fn run(module: &mut Module) -> Result<(), Diagnostic> {
     for mut node in take_nodes(module) {
         node.operands.iter_mut().for_each(|value| *value = stands[value.0 as usize]);
         let alike = seen.entry((node.op.clone(), node.operands.clone())).or_default();
-        let twin = alike.iter().find(|earlier| earlier.attrs == node.attrs && earlier.group == node.group);
+        let owns_state = node.attrs.contains_key("scheme");
+        let twin = alike.iter().find(|earlier| {
+            let same = earlier.attrs == node.attrs && earlier.group == node.group;
+            same && !(owns_state && earlier.path != node.path)
+        });
         match twin.filter(|_| !ops::of(&node).has_effect()) {
             Some(twin) => {
                 node.results.iter().zip(&twin.results).for_each(|(old, &new)| stands[old.0 as usize] = new);

@@ -141,7 +141,7 @@ fn codes_differ_by_the_roundings_of_the_edges_only() {
             let codes = fused.codes(result);
             // A stored sum of codes and 16-bit integers has one shift for both, which leaves the coefficient of the
             // latter few bits.
-            let most = if pair.adds_codes(node.operands[0]) { 4.0 } else { 0.25 };
+            let most = if pair.adds_codes(node.operands[0]) { 2.0 } else { 0.25 };
             for (i, apart) in pair.apart(node).into_iter().enumerate() {
                 assert!(apart < most, "{what}: edges are fine enough ({apart})");
                 // Between codes n and n + 1, at n + 1/2, an edge's rounding may decide.

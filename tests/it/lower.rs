@@ -1,6 +1,6 @@
 //! Lowering of whole models: programs verify and run without a trap.
 
-use fqtc::ir::{Attr, Module, Node, Stage};
+use fqtc::ir::{Attr, Module, Node, Stage, Value};
 use fqtc::kernel::cost::{Class, cost};
 use fqtc::kernel::{self, Access, BufferId, DType, Kind, Program};
 use fqtc::lower::{Mode, lower};
@@ -272,4 +272,40 @@ fn padding_lanes_hold_zero_and_nobody_looks_at_them() {
     for ((name, clean), (_, dirty)) in clean.iter().zip(&dirty) {
         assert!(clean == dirty, "`{name}` depends on padding lanes");
     }
+}
+
+/// Accumulators of 2-bit codes are small integers, whose variances lie below one: that is not what rounding left of them.
+#[test]
+fn few_bits_have_gradients() {
+    let mut module = modules::mobile(4, 9, "stochastic");
+    for scheme in ["weights", "activations"] {
+        module.schemes.get_mut(scheme).unwrap().params.insert("bits".into(), Attr::Int(2));
+    }
+    let step = Step::run(module, 3, 2, |_| ());
+    let mut seen = 0;
+    let before_norms: Vec<Value> = step.nodes("batch_norm_grad").map(|node| node.results[0]).collect();
+    for node in step.nodes("quantize").filter(|node| before_norms.contains(&node.operands[0])) {
+        assert!(step.gradient_codes(node.results[0]).largest() > 0.0, "{}: no gradient", node.path);
+        seen += 1;
+    }
+    assert!(seen >= 8, "{seen} layers");
+}
+
+/// Codes of 2 bits and a sign have one step to each side; what is less than half of it still tells how far a range is too wide.
+#[test]
+fn ranges_of_single_codes_follow_the_largest_value() {
+    let mut module = modules::signed(4, 8, "stochastic");
+    module.schemes.get_mut("activations").unwrap().params.insert("bits".into(), Attr::Int(2));
+    let step = Step::run(module, 3, 1, |_| ());
+    let mut seen = 0;
+    for node in step.activations().filter(|node| flag(&node.attrs, "signed")) {
+        let name = format!("{}.activation.range", node.path);
+        let largest = step.forward(node.operands[0]).largest();
+        let meant = 6.0 + (largest - 6.0) / 16.0;
+        let off = (step.dyadics(&name)[0] - meant).abs();
+        // A sixteenth of a step, a sixteenth of the way.
+        assert!(off <= 6.0 / 256.0, "{}: {off} from {meant}", node.path);
+        seen += 1;
+    }
+    assert!(seen >= 3, "{seen} signed activations");
 }

@@ -232,6 +232,32 @@ pub(crate) fn lenet(batch: u32, size: u64, gradients: &str) -> Module {
     module
 }
 
+/// A value that two norms read, one that two rectifiers read and quantize each in its own way, and one added to itself.
+pub(crate) fn twice(batch: u32, size: u64, gradients: &str) -> Module {
+    let mut module = empty("twice", batch, [size, size, 3], gradients);
+    let m = &mut module;
+    let narrow = [("init", Attr::Real(0.5)), ("bits", Attr::Int(4))];
+    rule(m, Role::Activations, Layers::Path("left".into()), "narrow", "pact", &narrow);
+    let conv = |m: &mut Module, path: &str, x: Value| {
+        layer(m, "conv", path, &[x], &[("channels", Attr::Int(10)), ("kernel", Attr::Ints(vec![3, 3]))])
+    };
+    let x = conv(m, "conv1", m.image);
+    let a = layer(m, "batch_norm", "norm1", &[x], &[("gain", Attr::Real(0.5))]);
+    let b = layer(m, "batch_norm", "norm2", &[x], &[("gain", Attr::Real(2.0))]);
+    let (left, right) = (layer(m, "relu", "left", &[a], &[]), layer(m, "relu", "right", &[a], &[]));
+    let (y, z) = (conv(m, "conv2", left), conv(m, "conv3", right));
+    let x = layer(m, "add", "add1", &[y, z], &[]);
+    let w = conv(m, "conv4", b);
+    let w = layer(m, "batch_norm", "norm3", &[w], &[]);
+    let w = layer(m, "relu", "relu1", &[w], &[]);
+    let w = layer(m, "add", "add2", &[w, w], &[]);
+    let x = layer(m, "add", "add3", &[x, w], &[]);
+    let x = layer(m, "relu", "relu2", &[x], &[]);
+    let x = layer(m, "global_avg_pool", "pool", &[x], &[]);
+    classify(m, x);
+    module
+}
+
 /// One hidden layer on the pixels.
 pub(crate) fn mlp(batch: u32, size: u64, gradients: &str) -> Module {
     let mut module = empty("mlp", batch, [size, size, 1], gradients);
