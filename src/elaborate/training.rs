@@ -39,7 +39,7 @@ pub static OPTIMIZERS: &[Named] = &[Named {
     params: &[
         real("lr", (0.0, 16.0), 0.1, "learning rate; the schedule scales it"),
         real("momentum", (0.0, 0.9999), 0.9, "share of the last step's momentum that is kept"),
-        real("weight_decay", (0.0, 0.1), 0.0, "pull of the weights towards zero, added to the gradient"),
+        real("weight_decay", (0.0, 0.0625), 0.0, "pull of the weights towards zero, added to the gradient"),
     ],
 }];
 

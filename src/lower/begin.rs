@@ -1,7 +1,7 @@
 //! The first kernel of a step: random keys, the learning rate, and largest codes in force. The last one: the step counter.
 //!
 //! The schedule is a table of rates in Q24 over the run, interpolated in integers; its length is fixed, so that a run of
-//! any number of steps reads the same program.
+//! any number of steps reads the same program. A schedule that jumps does so along one interval of the table.
 
 use super::cx::{Cx, Kx};
 use super::in_force::InForce;

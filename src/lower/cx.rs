@@ -16,10 +16,10 @@ use crate::numbers;
 pub(super) const SUM: Range = Range::new(-(1 << 47), 1 << 47);
 /// Sums of products below 2^30 over fewer than 2^31 positions.
 pub(super) const DOT: Range = Range::new(-(1 << 61), 1 << 61);
-/// The same of one of at most 32 items.
-pub(super) const PARTIAL_SUM: Range = Range::new(-(1 << 42), 1 << 42);
-/// The same of one of at most 32 items.
-pub(super) const PARTIAL_DOT: Range = Range::new(-(1 << 56), 1 << 56);
+/// What one of so many items adds to such a sum.
+pub(super) const fn share(of: Range, items: u32) -> Range {
+    Range::new(of.lo / items as i64, of.hi / items as i64)
+}
 /// Symmetric 16-bit codes: −32768 is excluded so that two squares fit 31 bits.
 pub(super) const WIDE: Range = Range::new(-32767, 32767);
 /// Dyadics carry no integer range.

@@ -8,7 +8,7 @@
 use super::affine::Source;
 use super::codes::{Codes, GradientCodes, Zero};
 use super::contract::{Conv, Parity, count};
-use super::cx::{At, Coord, Cx, Kx, PARTIAL_SUM, SUM, Shape};
+use super::cx::{At, Coord, Cx, Kx, SUM, Shape, share};
 use crate::diag::Diagnostic;
 use crate::kernel::{Address, BufferId, DType, LANES, Range, Value};
 
@@ -266,7 +266,8 @@ pub(super) fn grad_weight(
     let (taps, cp, n) = (conv.taps(), conv.output.cp(), conv.output.n);
     // More items than threads, but partial sums that are small beside the images.
     let items = (1..=8.min(n)).rev().find(|&i| n.is_multiple_of(i)).unwrap_or(1);
-    let partial = cx.temp(format!("{path}.weight_partial"), DType::I64, &[items, taps, cp], PARTIAL_SUM);
+    let partial =
+        cx.temp(format!("{path}.weight_partial"), DType::I64, &[items, taps, cp], share(SUM, items));
     let sums = cx.temp(format!("{path}.weight_grad"), DType::I64, &[1, taps, cp], SUM);
     let codes = gradient.nhwc.expect("the weight gradient of a depthwise convolution reads codes in NHWC");
     let size = taps * cp;

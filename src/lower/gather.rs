@@ -5,7 +5,7 @@
 
 use super::affine::{Mask, Source, Totals};
 use super::contract::Panel;
-use super::cx::{At, Coord, Cx, DOT, Kx, PARTIAL_DOT, PARTIAL_SUM, SUM, Shape, WIDE};
+use super::cx::{At, Coord, Cx, DOT, Kx, SUM, Shape, WIDE, share};
 use crate::kernel::{BufferId, DType, Index, Range, Value};
 
 /// Absolute values of lanes.
@@ -159,11 +159,11 @@ impl Gather<'_> {
         };
         Partials {
             items,
-            sum: new("sum", self.sums, DType::I64, PARTIAL_SUM),
+            sum: new("sum", self.sums, DType::I64, share(SUM, items)),
             min: new("min", self.sums, DType::I16, WIDE),
             max: new("max", self.sums, DType::I16, WIDE),
-            square: new("square", self.squares, DType::I64, PARTIAL_DOT),
-            dot: new("dot", self.dot.is_some(), DType::I64, PARTIAL_DOT),
+            square: new("square", self.squares, DType::I64, share(DOT, items)),
+            dot: new("dot", self.dot.is_some(), DType::I64, share(DOT, items)),
             panel: new("panel", matches!(self.lanes, Lanes::PanelSum(..)), DType::I16, SIZE),
         }
     }

@@ -6,6 +6,7 @@
 
 use super::affine::{Affine, Coef, Fixed, Levels, Term};
 use super::cx::{Cx, Kx, SHIFT, Shape};
+use super::weights::clamp;
 use crate::kernel::{BufferId, DType, Index, Range, Value};
 
 /// |a'| ≤ 2^14: two products of 16-bit sources and a 2^30 offset stay below 2^31.
@@ -311,7 +312,7 @@ impl Builder<'_> {
             let v = kx.per_channel(beta, c);
             let v = kx.mul(v, inverse);
             let v = kx.to_fixed(v, k);
-            let v = clamp_int(kx, v, OFFSET);
+            let v = clamp(kx, v, OFFSET);
             offset = kx.add(offset, v);
         }
         let offset = self.rounding(kx, offset, k);
@@ -342,7 +343,7 @@ impl Builder<'_> {
                 let v = kx.mul(first, factor);
                 let v = kx.to_fixed(v, 0);
                 let zero = kx.int(0);
-                let v = clamp_int(kx, v, COEF);
+                let v = clamp(kx, v, COEF);
                 kx.sub(zero, v)
             }
             _ => {
@@ -351,7 +352,7 @@ impl Builder<'_> {
                 kx.to_fixed(v, k)
             }
         };
-        clamp_int(kx, v, COEF)
+        clamp(kx, v, COEF)
     }
 
     /// Adds the zero code and half of the last kept bit, and keeps the offset in 31 bits.
@@ -365,12 +366,6 @@ impl Builder<'_> {
         let whole = kx.shift_left(one, kept);
         let half = kx.shift_right(whole, 1);
         let offset = kx.add(offset, half);
-        clamp_int(kx, offset, OFFSET)
+        clamp(kx, offset, OFFSET)
     }
-}
-
-fn clamp_int(kx: &mut Kx, v: Value, limit: i64) -> Value {
-    let (lo, hi) = (kx.int(-limit), kx.int(limit));
-    let v = kx.min(v, hi);
-    kx.max(v, lo)
 }

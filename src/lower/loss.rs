@@ -39,6 +39,8 @@ pub(super) fn softmax_cross_entropy(cx: &mut Cx, logits: &Logits) -> Loss {
     let (n, cp, classes) = (logits.shape.n, logits.shape.cp(), logits.shape.c);
     let items = logits.shape.items();
     let labels = cx.buffer("labels".into(), DType::I32, &[n], Range::new(0, classes as i64 - 1), Kind::Input);
+    // 2^16 classes of at most 2^30 each.
+    let most = 1 << 47;
     let loss = cx.buffer("loss".into(), DType::I64, &[n], Range::new(0, 1 << 45), Kind::Output);
     let predictions =
         cx.buffer("predictions".into(), DType::I32, &[n], Range::new(0, classes as i64 - 1), Kind::Output);
@@ -49,9 +51,9 @@ pub(super) fn softmax_cross_entropy(cx: &mut Cx, logits: &Logits) -> Loss {
     let ln2 = cx.table("ln2".into(), DType::Dyadic, vec![packed(std::f64::consts::LN_2)]);
     let z = cx.temp("logits.z".into(), DType::I64, &[items, cp], Range::new(-LOGIT, LOGIT));
     let e = cx.temp("logits.exp".into(), DType::I64, &[items, cp], Range::new(0, Q30));
-    let scratch_others = cx.temp("logits.others".into(), DType::I64, &[items], Range::new(0, 1 << 45));
+    let scratch_others = cx.temp("logits.others".into(), DType::I64, &[items], Range::new(0, most));
     let scratch_target = cx.temp("logits.target".into(), DType::I64, &[items], Range::new(-LOGIT, LOGIT));
-    let scratch = cx.temp("logits.scratch".into(), DType::I64, &[items, 2], Range::new(-(1 << 45), 1 << 45));
+    let scratch = cx.temp("logits.scratch".into(), DType::I64, &[items, 2], Range::new(-most, most));
     let group = n / items;
     cx.call("softmax_cross_entropy", items, |kx| {
         let item = kx.item();

@@ -82,7 +82,7 @@ impl Lowering<'_> {
     fn clip_gradient(&mut self, node: &Node, mask: &Mask, clip: Value) -> Result<BufferId, Diagnostic> {
         let wide = self.stored(node.operands[0], None)?;
         let path = format!("{}.clip", node.path);
-        let signed = !mask.low;
+        let signed = mask.levels.is_some_and(|levels| levels.lo > 0);
         let sums = |lowering: &mut Self, part: Part, name: &str| {
             let masks = [Mask { part, ..mask.clone() }];
             let gather = Gather {

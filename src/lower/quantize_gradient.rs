@@ -3,7 +3,7 @@
 use super::affine::{Affine, Coef, Levels, Source};
 use super::codes::{GradientCodes, Zero};
 use super::contract::Conv;
-use super::cx::{PARTIAL_SUM, SUM, Shape};
+use super::cx::{SUM, Shape, share};
 use super::encode::{
     Blocked, Encoding, Gradient, Largest, Output, Rounding, encode, fraction_bits, gradient_levels,
 };
@@ -62,8 +62,10 @@ impl Lowering<'_> {
             let zeros = (node.path.as_str(), MetricKind::ZeroGradients, format!("{path}.zeros"));
             let zeros = metrics::count(&mut self.cx, zeros, of, &[zero]);
             self.metrics.push(zeros);
-            // Of few codes, the ends are used without anything being wrong.
-            if plan.gradient.steps >= 7 && plan.gradient.rows.is_none() {
+            // Of few codes, the ends are used without anything being wrong; and so they are where the largest of a tensor has the
+            // largest code and the two logits of an image have gradients of one size.
+            let elements = shape.h * shape.w * shape.c;
+            if plan.gradient.steps >= 7 && plan.gradient.rows.is_none() && elements > 2 {
                 let ends = (node.path.as_str(), MetricKind::SaturatedCodes, format!("{path}.saturated"));
                 let ends = metrics::count(&mut self.cx, ends, of, &[zero - largest, zero + largest]);
                 self.metrics.push(ends);
@@ -140,7 +142,8 @@ impl Lowering<'_> {
         });
         let blocked = (by_weight && !conv.depthwise).then(|| self.blocked(&path, &conv, shape, largest_code));
         let sums = (by_weight && layer.input.zero != Zero::Code(0)).then(|| {
-            self.cx.temp(format!("{path}.code_sums"), DType::I64, &[shape.items(), shape.cp()], PARTIAL_SUM)
+            let (items, cp) = (shape.items(), shape.cp());
+            self.cx.temp(format!("{path}.code_sums"), DType::I64, &[items, cp], share(SUM, items))
         });
         let largest =
             hindsight.as_ref().map(|h| Largest { buffer: h.largest, fraction: seen_fraction(bits) });

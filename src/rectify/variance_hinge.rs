@@ -1,6 +1,7 @@
 //! Variance hinge: r = strength/2 · [tau − σ²]₊², which pushes small variances up towards tau.
 //!
-//! spread = −2σ·dr/dσ² = 2σ·strength·[tau − σ²]₊; γ does not occur.
+//! spread = −2σ·dr/dσ² = 2σ·strength·[tau − σ²]₊; γ does not occur. A step carries the term as a multiple of the gain γ/σ, so
+//! that a channel whose γ is exactly 0 has none.
 
 use super::{Rectifier, TAU, TermValues, Terms, constant, plain, plain_values, strength};
 use crate::kernel::Value;

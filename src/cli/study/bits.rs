@@ -114,17 +114,22 @@ impl Request<'_> {
     }
 
     /// A point of a module to measure noise at, with the forward pass as it is rounded, or with no quantizer in the exact values.
-    fn point<'m>(&self, module: &'m Module, calibration: &Calibration, frozen: bool) -> Point<'m> {
+    fn point<'m>(
+        &self,
+        module: &'m Module,
+        calibration: &Calibration,
+        frozen: bool,
+    ) -> Result<Point<'m>, Failure> {
         let (image, labels) = calibration.batch(module, &calibration.data.train);
         let of = if frozen { Point::of_weights } else { Point::of_step };
-        of(module, &calibration.params, &image, &labels)
+        Ok(of(module, &calibration.params(module)?, &image, &labels))
     }
 
     /// The noise that all quantizers of a module make at once.
-    fn together(&self, module: &Module, calibration: &Calibration) -> f64 {
+    fn together(&self, module: &Module, calibration: &Calibration) -> Result<f64, Failure> {
         let frozen = self.args.choose.iter().all(|&role| role == Role::Gradients);
-        let point = self.point(module, calibration, frozen);
-        point.together(self.args.passes, self.args.machine.threads())
+        let point = self.point(module, calibration, frozen)?;
+        Ok(point.together(self.args.passes, self.args.machine.threads()))
     }
 
     /// Measures the noise of every width that something may have.
@@ -151,7 +156,7 @@ impl Request<'_> {
                 }
                 note(&format!("{} of {bits} bits: the noise of each layer", role.word()));
                 let module = self.module(&widths::model(role, bits, &self.model(base), coded))?;
-                let point = self.point(&module, calibration, role == Role::Gradients);
+                let point = self.point(&module, calibration, role == Role::Gradients)?;
                 let paths: Vec<&str> = places.iter().map(|&index| coded[index].path.as_str()).collect();
                 // Only gradients are rounded at random.
                 let passes = if role == Role::Gradients { self.args.passes } else { 1 };
@@ -207,8 +212,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
          of all quantizers at once, {} with these bits and {} with {base} bits everywhere.\n",
         args.budget.show(&cost, cost.fixed + choice.cost),
         number(choice.noise),
-        number(request.together(&module, &calibration)),
-        number(request.together(&uniform, &calibration)),
+        number(request.together(&module, &calibration)?),
+        number(request.together(&uniform, &calibration)?),
     ))?;
     finish(&request, model)
 }

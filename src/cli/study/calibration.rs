@@ -15,7 +15,7 @@ use crate::cli::options::{Machine, Model};
 use crate::cli::source::Source;
 use crate::cli::terminal::Interrupt;
 use crate::driver::IMAGE_SCALE;
-use crate::ir::Module;
+use crate::ir::{Module, Param};
 use crate::tensor::Tensor;
 
 /// Passes over the training images, if nothing else is said: enough that weights are no longer random.
@@ -23,8 +23,7 @@ pub(super) const EPOCHS: i64 = 1;
 
 /// Trained weights, and the images they are for.
 pub(super) struct Calibration {
-    /// In the order of a module's parameters.
-    pub(super) params: Vec<Tensor>,
+    params: Vec<(Param, Tensor)>,
     pub(super) data: Dataset,
 }
 
@@ -65,14 +64,41 @@ impl Calibration {
                 }
             }
         }
-        let params = crate::driver::parameters(&params, session.artifact(), session.arena());
-        Ok(Calibration { params, data })
+        let values = crate::driver::parameters(&params, session.artifact(), session.arena());
+        Ok(Calibration { params: params.into_iter().zip(values).collect(), data })
+    }
+
+    /// The weights of a module, in the order of its parameters.
+    pub(super) fn params(&self, module: &Module) -> Result<Vec<Tensor>, Failure> {
+        let of = |wanted: &Param| {
+            let known = self.params.iter().find(|(param, _)| is_same(param, wanted));
+            known.map(|(_, tensor)| tensor.clone()).ok_or_else(|| not_trained(wanted))
+        };
+        module.params.iter().map(of).collect()
     }
 
     /// The first of some images as a batch of a module, and their labels.
     pub(super) fn batch(&self, module: &Module, images: &Part) -> (Tensor, Tensor) {
         batch(&self.data, module, images)
     }
+}
+
+/// Refuses a module with weights that one which is to be trained has not.
+pub(super) fn check(module: &Module, trained: &Module) -> Result<(), Failure> {
+    let untrained = |wanted: &&Param| !trained.params.iter().any(|param| is_same(param, wanted));
+    module.params.iter().find(untrained).map_or(Ok(()), |param| Err(not_trained(param)))
+}
+
+fn is_same(a: &Param, b: &Param) -> bool {
+    a.name == b.name && a.ty.shape == b.ty.shape
+}
+
+fn not_trained(param: &Param) -> Failure {
+    let (name, shape) = (&param.name, &param.ty.shape);
+    Failure::failed(format!(
+        "`{name}` of shape {shape:?} exists at some of the bits only, and not at those that the model trains with"
+    ))
+    .help("measure those bits by themselves, or leave out what changes the network under `at`")
 }
 
 /// The first of some images of a data set as a batch of a module, and their labels.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
 
-use super::calibration::{Calibration, EPOCHS};
+use super::calibration::{self, Calibration, EPOCHS};
 use super::{check_place, widths};
 use crate::cli::failure::Failure;
 use crate::cli::images::Images;
@@ -123,6 +123,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             _ => args.gbits.clone(),
         };
         let modules = widths.iter().map(|&gbits| module(gbits)).collect::<Result<Vec<Module>, Failure>>()?;
+        modules.iter().try_for_each(|module| calibration::check(module, &modules[0]))?;
         let epochs = args.settings.epochs.or(run.is_none().then_some(EPOCHS));
         let first = widths.first().copied().unwrap_or(8);
         let trained = model(first, Settings { epochs, ..args.settings.clone() });
@@ -133,10 +134,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             }
             note(&format!("{}: {} backward passes", label(recipe.as_deref(), gbits), args.passes));
             let (image, labels) = calibration.batch(module, &calibration.data.test);
-            let point = Point::new(module, &calibration.params, &image, &labels);
+            let params = calibration.params(module)?;
+            let point = Point::new(module, &params, &image, &labels);
             let crossings = point.measure(args.passes, args.machine.threads());
             let layers = if args.layers {
-                let point = Point::of_weights(module, &calibration.params, &image, &labels);
+                let point = Point::of_weights(module, &params, &image, &labels);
                 point.layers(args.passes, args.machine.threads())
             } else {
                 vec![]
