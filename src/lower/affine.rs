@@ -18,6 +18,9 @@ pub(super) struct Source {
     pub(super) strides: [i64; 3],
     /// The code of zero.
     pub(super) zero: i32,
+    /// How far lanes are shifted left. All coefficients of a sum share a shift, and beside codes of few bits those of 16-bit
+    /// integers would have no bits left: codes are raised to the size of 8 bits, and at edges to that of 16.
+    pub(super) raised: u8,
 }
 
 impl Source {
@@ -25,7 +28,7 @@ impl Source {
     pub(super) fn dense(buffer: BufferId, shape: Shape) -> Source {
         let cp = shape.cp() as i64;
         let row = shape.w as i64 * cp;
-        Source { buffer, offset: 0, strides: [shape.h as i64 * row, row, cp], zero: 0 }
+        Source { buffer, offset: 0, strides: [shape.h as i64 * row, row, cp], zero: 0, raised: 0 }
     }
 
     pub(super) fn address(&self, kx: &mut Kx, at: &At) -> crate::kernel::Address {
@@ -40,16 +43,19 @@ impl Source {
         at.block.address(a, 16)
     }
 
-    /// The I16 lanes at a place.
+    /// The I16 lanes at a place: above the zero code, and raised.
     pub(super) fn load(&self, kx: &mut Kx, at: &At) -> Value {
         let address = self.address(kx, at);
         let lanes = kx.load(address);
         let wide = kx.widen(DType::I16, lanes);
-        if self.zero == 0 {
-            return wide;
-        }
-        let zero = kx.splat_const(DType::I16, self.zero);
-        kx.sub(wide, zero)
+        let centred = match self.zero {
+            0 => wide,
+            zero => {
+                let zero = kx.splat_const(DType::I16, zero);
+                kx.sub(wide, zero)
+            }
+        };
+        if self.raised == 0 { centred } else { kx.shift_left(centred, self.raised) }
     }
 }
 
@@ -85,8 +91,7 @@ pub(super) struct Term {
     pub(super) totals: Option<Totals>,
     /// Whether the mean is subtracted.
     pub(super) centred: bool,
-    /// Variance per channel in squared steps of a source that was rounded: a channel below one is too quiet to have a say in
-    /// common scales.
+    /// Variance per channel in squared steps of the source: channels that are too quiet have no say in common scales.
     pub(super) variance: Option<BufferId>,
 }
 

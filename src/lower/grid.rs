@@ -17,6 +17,8 @@ const OFFSET: i64 = 1 << 30;
 /// one with a smaller step than that would push the coefficients of the others off their lower end: below 1/256 of full
 /// scale it gets coarse codes, and loud channels keep six bits, which is 1 %.
 const QUIETEST: f64 = 128.0;
+/// Part of the variance of the loudest channel that is audible: gains a factor of 64 apart share a scale.
+const AUDIBLE: f64 = 1.0 / 4096.0;
 
 /// The step of the grid.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +76,9 @@ pub(super) fn grid(cx: &mut Cx, name: &str, affine: &Affine, rule: Rule) -> Grid
     let step = cx.dyadics(format!("{name}.step"), steps);
     let range = cx.dyadics(format!("{name}.covered"), steps);
     let largest = cx.dyadics(format!("{name}.largest"), 1);
-    let builder = Builder { affine, rule, fixed: &fixed, per_channel, step, range, largest };
+    let variance = affine.terms.iter().find_map(|term| term.variance);
+    let audible = variance.map(|variance| (variance, cx.dyadics(format!("{name}.audible"), 1)));
+    let builder = Builder { affine, rule, fixed: &fixed, per_channel, step, range, largest, audible };
     cx.call("grid", 1, |kx| builder.emit(kx));
     Grid { fixed, step }
 }
@@ -87,6 +91,8 @@ struct Builder<'a> {
     step: BufferId,
     range: BufferId,
     largest: BufferId,
+    /// Variances, and the least that has a say.
+    audible: Option<(BufferId, BufferId)>,
 }
 
 impl Builder<'_> {
@@ -95,6 +101,7 @@ impl Builder<'_> {
     }
 
     fn emit(&self, kx: &mut Kx) {
+        self.emit_audible(kx);
         self.emit_range(kx);
         self.emit_steps(kx);
         let k = self.emit_shift(kx);
@@ -104,7 +111,14 @@ impl Builder<'_> {
     /// The real coefficient of a term, without the common scale.
     fn coef(&self, kx: &mut Kx, term: &Term, c: Index) -> Value {
         match term.coef {
-            Coef::Given(buffer) => kx.per_channel(buffer, c),
+            Coef::Given(buffer) => {
+                let v = kx.per_channel(buffer, c);
+                if term.source.raised == 0 {
+                    return v;
+                }
+                let down = kx.int(-i64::from(term.source.raised));
+                kx.scale(v, down)
+            }
             Coef::MinusFirstTimes(buffer) => {
                 let first = self.coef(kx, &self.affine.terms[0], c);
                 let factor = kx.per_channel(buffer, c);
@@ -117,7 +131,8 @@ impl Builder<'_> {
     fn extent(&self, kx: &mut Kx, term: &Term, c: Index) -> Value {
         let Some(totals) = term.totals else {
             let (range, zero) = (kx.info(term.source.buffer).range, i64::from(term.source.zero));
-            return kx.real((range.hi - zero).abs().max((range.lo - zero).abs()) as f64);
+            let extent = (range.hi - zero).abs().max((range.lo - zero).abs()) << term.source.raised;
+            return kx.real(extent as f64);
         };
         let (sum, min, max) = (kx.read(totals.sum), kx.read(totals.min), kx.read(totals.max));
         let (min, max) = (kx.load_scalar(min.at(0).plus(c, 1)), kx.load_scalar(max.at(0).plus(c, 1)));
@@ -174,23 +189,37 @@ impl Builder<'_> {
         kx.mul(floor, least)
     }
 
-    /// Whether a channel is loud enough to have a say in common scales: its variance is one step squared or more. `None` if
-    /// the value has no variance, or exact integers have it.
-    fn is_loud(&self, kx: &mut Kx, c: Index) -> Option<Value> {
-        let variance = self.affine.terms.iter().find_map(|t| t.variance)?;
-        let one = kx.real(1.0);
-        let v = kx.per_channel(variance, c);
-        Some(kx.le(one, v))
+    /// The least variance of a channel that has a say in common scales: a squared step, below which is mostly what rounding
+    /// left, or where even the loudest channel has little, as of few bits, a small part of that.
+    fn emit_audible(&self, kx: &mut Kx) {
+        let Some((variance, audible)) = self.audible else { return };
+        let audible = kx.update(audible);
+        let zero = kx.real(0.0);
+        kx.store(audible.at(0), zero);
+        // Lanes of no channel have the variance that keeps a division from nothing.
+        kx.for_(self.shape().c, |kx, c| {
+            let v = kx.per_channel(variance, c);
+            let known = kx.load_scalar(audible.at(0));
+            let most = kx.max(known, v);
+            kx.store(audible.at(0), most);
+        });
+        let (loudest, part, one) = (kx.load_scalar(audible.at(0)), kx.real(AUDIBLE), kx.real(1.0));
+        let least = kx.mul(loudest, part);
+        let least = kx.min(least, one);
+        kx.store(audible.at(0), least);
     }
 
+    /// What a channel says about a common scale: nothing if it is too quiet.
     fn audible(&self, kx: &mut Kx, c: Index, v: Value) -> Value {
-        match self.is_loud(kx, c) {
-            Some(loud) => {
-                let zero = kx.real(0.0);
-                kx.select(loud, v, zero)
-            }
-            None => v,
-        }
+        let zero = kx.real(0.0);
+        self.if_loud(kx, c, v, zero)
+    }
+
+    fn if_loud(&self, kx: &mut Kx, c: Index, v: Value, otherwise: Value) -> Value {
+        let Some((variance, least)) = self.audible else { return v };
+        let (own, least) = (kx.per_channel(variance, c), kx.scalar(least));
+        let loud = kx.le(least, own);
+        kx.select(loud, v, otherwise)
     }
 
     /// What the grid covers: the bound or the given range, and at least the floor.
@@ -292,8 +321,14 @@ impl Builder<'_> {
         let mut offset = kx.int(0);
         let mut first = None;
         let mut coefs = vec![];
+        // A quiet channel's coefficients do not fit the scale. Cut off, they keep their sign; but terms that cancel would not.
+        let cancels = self.affine.terms.iter().any(|term| matches!(term.coef, Coef::MinusFirstTimes(_)));
+        let zero = kx.int(0);
         for term in &self.affine.terms {
-            let a = self.integer(kx, term, c, inverse, k, first);
+            let mut a = self.integer(kx, term, c, inverse, k, first);
+            if cancels {
+                a = self.if_loud(kx, c, a, zero);
+            }
             first = first.or(Some(a));
             coefs.push(a);
             if let (true, Some(totals)) = (term.centred, term.totals) {
@@ -318,7 +353,6 @@ impl Builder<'_> {
         let offset = self.rounding(kx, offset, k);
         let to = kx.write(self.fixed.offset);
         kx.store(to.at(0).plus(c, 1), offset);
-        let zero = kx.int(0);
         coefs.resize(coefs.len().next_multiple_of(2), zero);
         for (i, &a) in coefs.iter().enumerate() {
             let to = kx.write(self.fixed.pairs[i / 2]);

@@ -75,6 +75,11 @@ impl Levels {
         Levels { lo, hi, in_force: None }
     }
 
+    /// Bits that they have less than 8.
+    pub(super) fn headroom(self) -> u8 {
+        (255 / self.hi.max(1)).ilog2() as u8
+    }
+
     /// The code of zero.
     fn zero(self) -> i32 {
         if self.lo > 0 { (self.lo + self.hi) / 2 } else { 0 }

@@ -46,7 +46,7 @@ pub(super) fn codes(
     let nhwc = cx.temp("image.nhwc".into(), DType::U8, &[shape.n, size], DType::U8.range());
     let strides = [size as i64, row, IMAGE_CHANNELS as i64];
     let offset = padding as i64 * (row + IMAGE_CHANNELS as i64);
-    let source = Source { buffer: nhwc, offset, strides, zero: 0 };
+    let source = Source { buffer: nhwc, offset, strides, zero: 0, raised: 0 };
     let scale = cx.table("image.scale".into(), DType::Dyadic, vec![crate::numbers::packed(IMAGE_SCALE)]);
     let planes: BTreeMap<u32, Planes> = planes
         .iter()

@@ -61,7 +61,7 @@ impl Bordered {
         let row = (columns * channels) as i64;
         let strides = [image as i64, row, channels as i64];
         let offset = top as i64 * row + (left * channels) as i64;
-        Bordered { source: Source { buffer, offset, strides, zero: 0 }, border }
+        Bordered { source: Source { buffer, offset, strides, zero: 0, raised: 0 }, border }
     }
 
     /// Writes `value` (16 lanes) to the border of an image, one block of channels.

@@ -73,8 +73,6 @@ pub(super) struct Wide {
     /// One dyadic, or one a channel.
     pub(super) unit: BufferId,
     pub(super) sums: Option<Reduced>,
-    /// Nothing was rounded off: codes, or accumulators that fit into 16 bits whatever the weights are.
-    pub(super) exact: bool,
 }
 
 /// A gradient before it is stored: where it comes from and what it must pass.
@@ -105,14 +103,6 @@ pub(super) struct Layer {
     /// Right shift of the accumulators, i64.
     pub(super) shift: BufferId,
     pub(super) master: Master,
-}
-
-impl Layer {
-    /// Whether no accumulator ever leaves 16 bits.
-    fn is_exact(&self) -> bool {
-        let terms = self.conv.taps() as i64 * self.conv.depth() as i64;
-        terms * self.weights.levels as i64 * self.input.levels.hi as i64 <= i64::from(i16::MAX)
-    }
 }
 
 pub(super) type Done = Result<(), Diagnostic>;
@@ -279,7 +269,7 @@ impl Lowering<'_> {
             Tensor::Wide(wide) => wide,
             Tensor::Codes(codes) => {
                 let source = pool::source_of(&codes);
-                Wide { source, shape: codes.shape, unit: codes.scale, sums: None, exact: true }
+                Wide { source, shape: codes.shape, unit: codes.scale, sums: None }
             }
             Tensor::Pending(pending) => {
                 let shape = pending.panel.shape();
@@ -299,7 +289,7 @@ impl Lowering<'_> {
                 };
                 let partials = gather.run(&mut self.cx);
                 let sums = squares.then(|| partials.totals(&mut self.cx, &pending.path, "t", shape));
-                Wide { source, shape, unit: pending.unit, sums, exact: self.layers[&pending.path].is_exact() }
+                Wide { source, shape, unit: pending.unit, sums }
             }
             _ => return Err(unsupported("a value is read before it is stored")),
         };
@@ -348,7 +338,7 @@ impl Lowering<'_> {
         match self.get(value)?.clone() {
             Tensor::Affine(affine) => Ok(affine),
             Tensor::Codes(codes) => {
-                let source = pool::source_of(&codes);
+                let source = Source { raised: codes.levels.headroom(), ..pool::source_of(&codes) };
                 Ok(Affine::of(codes.shape, source, Coef::Given(codes.scale), None))
             }
             Tensor::Wide(wide) => {
@@ -389,8 +379,7 @@ impl Lowering<'_> {
         };
         let running = self.mode == Mode::Eval;
         let wide = self.wide(x, !running)?;
-        let Wide { source, shape, unit, exact, .. } = wide;
-        let of = norm::Of { source, shape, unit, exact };
+        let of = (wide.shape, wide.source, wide.unit);
         let affine = match (&wide.sums, running) {
             (Some(sums), false) => {
                 let train = self.mode == Mode::Train;
@@ -468,6 +457,7 @@ impl Lowering<'_> {
 
     /// An affine value as stored 16-bit integers, by a bound on its values.
     pub(super) fn store_affine(&mut self, name: &str, affine: &Affine) -> Wide {
+        let affine = &self.raised(affine);
         let shape = affine.shape;
         let levels = Levels::all(if affine.relu { 0 } else { -32766 }, 32766);
         let rule = Rule {
@@ -482,7 +472,18 @@ impl Lowering<'_> {
         let source = Source::dense(buffer, shape);
         let output = Output::Wide { store: source, relu: affine.relu };
         encode(&mut self.cx, "store", affine, &[Encoding { fixed: &fixed, output }]);
-        Wide { source, shape, unit: step, sums: None, exact: false }
+        Wide { source, shape, unit: step, sums: None }
+    }
+
+    /// With codes of the size of the 16-bit integers beside them.
+    fn raised(&self, affine: &Affine) -> Affine {
+        let mut affine = affine.clone();
+        for source in affine.terms.iter_mut().filter(|term| !term.centred).map(|term| &mut term.source) {
+            if self.cx.program.get(source.buffer).dtype == DType::U8 {
+                source.raised += 7;
+            }
+        }
+        affine
     }
 
     // Quantizers.
@@ -540,10 +541,9 @@ impl Lowering<'_> {
         let out = shape_of(self.module, node.results[0])?;
         pool::not_the_image(&node.op, &input)?;
         let window = self.pooling(node, input.shape)?;
-        let (source, shift) = pool::average(&mut self.cx, &node.path, &input, out, window);
-        let factor = (1i64 << shift) as f64 / (window.size.0 as i64 * window.size.1 as i64) as f64;
+        let (source, factor) = pool::average(&mut self.cx, &node.path, &input, out, window);
         let unit = self.times(&format!("{}.unit", node.path), input.scale, factor);
-        self.set(node, Tensor::Wide(Wide { source, shape: out, unit, sums: None, exact: shift == 0 }))
+        self.set(node, Tensor::Wide(Wide { source, shape: out, unit, sums: None }))
     }
 
     /// A dyadic times a constant.

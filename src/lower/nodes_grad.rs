@@ -47,10 +47,7 @@ impl Lowering<'_> {
         });
         let loss = loss.ok_or_else(|| unsupported("the gradient of a loss that is not computed"))?;
         let (source, unit, sums) = loss::gradient(&mut self.cx, loss);
-        self.set(
-            node,
-            Tensor::GradientWide(Wide { source, shape: loss.shape, unit, sums: Some(sums), exact: false }),
-        )
+        self.set(node, Tensor::GradientWide(Wide { source, shape: loss.shape, unit, sums: Some(sums) }))
     }
 
     /// Adds a mask to a gradient; two masks of one grid become one.
@@ -213,7 +210,7 @@ impl Lowering<'_> {
         if let From::Panel(panel) | From::PanelSum(panel, ..) = &deferred.from {
             self.follow_shift(panel, sums.panel_amax.unwrap_or(sums.amax));
         }
-        let wide = Wide { source, shape, unit: deferred.unit, sums: Some(sums), exact: false };
+        let wide = Wide { source, shape, unit: deferred.unit, sums: Some(sums) };
         self.values.insert(value, Tensor::GradientWide(wide.clone()));
         Ok(wide)
     }
@@ -338,7 +335,7 @@ impl Lowering<'_> {
         let dy = node.operands[0];
         let state = self.norms.get(&node.path).cloned();
         let state = state.ok_or_else(|| unsupported("the gradient of a batch norm that is not computed"))?;
-        let stored = self.stored(dy, Some(state.of.source))?;
+        let stored = self.stored(dy, Some(state.source))?;
         let sums = stored.sums.expect("stored gradients have sums");
         let name = word(&node.attrs, "rectifier").to_owned();
         let rectifier = rectify::find(&name).ok_or_else(|| unsupported(format!("no rectifier `{name}`")))?;
@@ -347,7 +344,7 @@ impl Lowering<'_> {
         let grad =
             norm::gradient(&mut self.cx, &node.path, &state, stored.source, stored.unit, &sums, &terms);
         let results = [
-            Tensor::GradientAffine(grad.input, state.of.unit),
+            Tensor::GradientAffine(grad.input, state.unit),
             Tensor::VectorGradient(grad.gamma),
             Tensor::VectorGradient(grad.beta),
         ];
@@ -485,8 +482,7 @@ impl Lowering<'_> {
             let unit =
                 self.times(&format!("{}.spread", node.path), wide.unit, 1.0 / (shape.h * shape.w) as f64);
             let source = Source { strides: [wide.source.strides[0], 0, 0], ..wide.source };
-            return self
-                .set(node, Tensor::GradientWide(Wide { source, shape, unit, sums: None, exact: false }));
+            return self.set(node, Tensor::GradientWide(Wide { source, shape, unit, sums: None }));
         }
         let window = self.window(node, shape);
         let (maximum, path) = (node.op == "max_pool_grad", node.path.as_str());
@@ -508,7 +504,7 @@ impl Lowering<'_> {
         } else {
             pool::average_grad(&mut self.cx, path, shape, dy, out, window)
         };
-        self.set(node, Tensor::GradientWide(Wide { source, shape, unit, sums: None, exact: false }))
+        self.set(node, Tensor::GradientWide(Wide { source, shape, unit, sums: None }))
     }
 
     /// A unit times `2^shift`.

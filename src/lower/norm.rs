@@ -11,26 +11,17 @@ use super::initial::Start;
 use super::weights::{Master, load_real};
 use crate::kernel::{BufferId, DType, Index, Range, Value};
 
-/// The tensor before the norm.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Of {
-    pub(super) source: Source,
-    pub(super) shape: Shape,
-    /// One dyadic, or one a channel.
-    pub(super) unit: BufferId,
-    /// Nothing was rounded off, so that a variance below one squared step is not what rounding left: few bits have no more.
-    pub(super) exact: bool,
-}
-
 /// Statistics that the gradient needs.
 #[derive(Clone, Debug)]
 pub(super) struct NormState {
-    pub(super) of: Of,
+    pub(super) source: Source,
+    pub(super) shape: Shape,
     pub(super) totals: Totals,
     /// σ_t² per channel.
     variance: BufferId,
     /// 1/σ_t per channel; zero for a constant channel.
     inverse: BufferId,
+    pub(super) unit: BufferId,
     gamma: Master,
 }
 
@@ -67,15 +58,14 @@ fn slots(cx: &mut Cx, path: &str, cp: u32) -> Slots {
 }
 
 impl Slots {
-    fn affine(&self, of: Of, totals: Totals) -> Affine {
+    fn affine(&self, shape: Shape, source: Source, totals: Totals) -> Affine {
         let term = Term {
-            source: of.source,
+            source,
             coef: Coef::Given(self.coef),
             totals: Some(totals),
             centred: true,
-            variance: (!of.exact).then_some(self.variance),
+            variance: Some(self.variance),
         };
-        let shape = of.shape;
         Affine { shape, terms: vec![term], offset: Some(self.beta), scale: None, relu: false, masks: vec![] }
     }
 
@@ -97,11 +87,11 @@ pub(super) fn batch(
     cx: &mut Cx,
     path: &str,
     norm: &Norm,
-    of: Of,
+    (shape, source, unit): (Shape, Source, BufferId),
     sums: &Reduced,
     update_running: bool,
 ) -> (Affine, NormState) {
-    let cp = of.shape.cp();
+    let cp = shape.cp();
     let s = slots(cx, path, cp);
     let square = sums.square.expect("batch norm asks for squares");
     let run = update_running.then(|| running(cx, path, cp));
@@ -114,7 +104,7 @@ pub(super) fn batch(
         let spread = kx.diff_of_products(n, s2, s1, s1);
         let nn = kx.real(count as f64 * count as f64);
         let own = kx.div(spread, nn);
-        let t = kx.per_channel(of.unit, c);
+        let t = kx.per_channel(unit, c);
         let eps = eps_in_steps(kx, norm.eps, t);
         let variance = kx.add(own, eps);
         let inverse = kx.rsqrt(variance);
@@ -136,16 +126,28 @@ pub(super) fn batch(
             follow(kx, var, c, v, norm.momentum);
         }
     });
-    let affine = s.affine(of, sums.totals);
-    let (variance, inverse) = (s.variance, s.inverse);
-    let state = NormState { of, totals: sums.totals, variance, inverse, gamma: norm.gamma };
+    let affine = s.affine(shape, source, sums.totals);
+    let state = NormState {
+        source,
+        shape,
+        totals: sums.totals,
+        variance: s.variance,
+        inverse: s.inverse,
+        unit,
+        gamma: norm.gamma,
+    };
     (affine, state)
 }
 
 /// With the running statistics.
-pub(super) fn evaluate(cx: &mut Cx, path: &str, norm: &Norm, of: Of) -> Affine {
+pub(super) fn evaluate(
+    cx: &mut Cx,
+    path: &str,
+    norm: &Norm,
+    (shape, source, unit): (Shape, Source, BufferId),
+) -> Affine {
     const FRACTION: u32 = 14;
-    let cp = of.shape.cp();
+    let cp = shape.cp();
     let s = slots(cx, path, cp);
     let (mean, var) = running(cx, path, cp);
     const LIMIT: i64 = (1 << 46) - 1;
@@ -154,7 +156,7 @@ pub(super) fn evaluate(cx: &mut Cx, path: &str, norm: &Norm, of: Of) -> Affine {
     let totals = Totals { sum, min: sum, max: sum, count: 1 << FRACTION };
     cx.call("batch_norm_running", cp, |kx| {
         let c = kx.item();
-        let t = kx.per_channel(of.unit, c);
+        let t = kx.per_channel(unit, c);
         let eps = eps_in_steps(kx, norm.eps, t);
         let v = kx.per_channel(var, c);
         let tt = kx.mul(t, t);
@@ -169,7 +171,7 @@ pub(super) fn evaluate(cx: &mut Cx, path: &str, norm: &Norm, of: Of) -> Affine {
         let p = kx.write(sum);
         kx.store(p.at(0).plus(c, 1), m);
     });
-    s.affine(of, totals)
+    s.affine(shape, source, totals)
 }
 
 fn eps_in_steps(kx: &mut Kx, eps: f64, unit: Value) -> Value {
@@ -211,7 +213,7 @@ pub(super) fn gradient(
     sums: &Reduced,
     terms: Terms,
 ) -> NormGrad {
-    let (shape, cp) = (state.of.shape, state.of.shape.cp());
+    let (shape, cp) = (state.shape, state.shape.cp());
     let dot = sums.dot.expect("the gradient of batch norm asks for products with its input");
     let gain = cx.dyadics(format!("{path}.grad_gain"), cp);
     let factor = cx.dyadics(format!("{path}.grad_factor"), cp);
@@ -230,7 +232,7 @@ pub(super) fn gradient(
         let cov = kx.diff_of_products(n, sdt, sd, s1);
         let cov = kx.div(cov, nd);
         let (variance, inverse) = (load(kx, state.variance), load(kx, state.inverse));
-        let t = kx.per_channel(state.of.unit, c);
+        let t = kx.per_channel(state.unit, c);
         let s = kx.scalar(scale);
         let g = load_real(kx, state.gamma, c);
         let tt = kx.mul(t, t);
@@ -265,10 +267,10 @@ pub(super) fn gradient(
         coef: Coef::Given(gain),
         totals: Some(sums.totals),
         centred: true,
-        variance: (!state.of.exact).then_some(state.variance),
+        variance: Some(state.variance),
     };
     let second = Term {
-        source: state.of.source,
+        source: state.source,
         coef: Coef::MinusFirstTimes(factor),
         totals: Some(state.totals),
         centred: true,

@@ -90,8 +90,8 @@ pub(super) fn tap(at: &At, window: Window, i: u32, j: u32) -> At {
     At { y: scaled(&at.y, i as i64 - p), x: scaled(&at.x, j as i64 - p), ..at.clone() }
 }
 
-/// Sums over windows as 16-bit integers, and how far they are shifted right to fit.
-pub(super) fn average(cx: &mut Cx, path: &str, input: &Codes, out: Shape, window: Window) -> (Source, i64) {
+/// Mean over windows: 16-bit sums (shifted if they need it) and the factor of their unit to the input's.
+pub(super) fn average(cx: &mut Cx, path: &str, input: &Codes, out: Shape, window: Window) -> (Source, f64) {
     let source = source_of(input);
     let count = window.size.0 as i64 * window.size.1 as i64;
     let bits = 64 - (count * 255).leading_zeros() as i64;
@@ -114,7 +114,7 @@ pub(super) fn average(cx: &mut Cx, path: &str, input: &Codes, out: Shape, window
         let to = store.of(p, at);
         kx.store(to, v);
     });
-    (store, shift)
+    (store, (1i64 << shift) as f64 / count as f64)
 }
 
 /// Maximum over windows, as 16-bit codes above the zero code.

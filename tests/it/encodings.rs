@@ -16,9 +16,10 @@ use fqtc::rectify;
 use fqtc::tensor::Tensor;
 use fqtc::types::{int, real, word};
 
+use crate::support::grid_error::centred;
 use crate::support::modules;
 use crate::support::teacher::{Step, times};
-use crate::teacher::{centred, close, network, quiet};
+use crate::teacher::{close, network, quiet};
 
 /// Quantizer, range, what shares a scale, bits.
 const SCHEMES: [(&str, &str, &str, i64); 14] = [

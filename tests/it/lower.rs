@@ -8,8 +8,9 @@ use fqtc::types::{Kind as Kinds, ParamSpec, flag};
 use fqtc::{ops, passes, quant};
 
 use crate::support::models::{Random, compile, overrides};
+use crate::support::random_kernels::seeds;
 use crate::support::teacher::{Edit, Step};
-use crate::support::{modules, runs};
+use crate::support::{modules, random_modules, runs};
 
 fn models() -> Vec<Module> {
     let with = |mut module: Module, range: &str| {
@@ -101,7 +102,7 @@ fn what_is_trained_starts_within_its_fixed_point() {
 
 #[test]
 fn programs_verify_and_run_without_a_trap() {
-    for module in models() {
+    for module in models().into_iter().chain(seeds(20).map(random_modules::module)) {
         let module = passes::run(module, Stage::Bits, |_, _| ()).unwrap();
         for mode in [Mode::Train, Mode::Eval, Mode::EvalBatch] {
             let lowered =

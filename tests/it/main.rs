@@ -16,6 +16,7 @@ mod oracle;
 mod passes;
 mod plan;
 mod quantizers;
+mod random_networks;
 mod reproducible;
 mod support;
 mod teacher;

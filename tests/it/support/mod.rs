@@ -1,5 +1,6 @@
 //! Generators and helpers shared by the areas.
 
+pub(crate) mod grid_error;
 pub(crate) mod models;
 pub(crate) mod modules;
 pub(crate) mod random_kernels;

@@ -32,7 +32,9 @@ pub(crate) fn module(seed: u64) -> Module {
             ("cyclic".into(), attrs(&[("low", Attr::Int(low)), ("cycles", Attr::Int(8))]));
     }
     let mut grower = Grower { module, choices, layers: 0 };
-    let mut x = grower.module.image;
+    let (image, channels) = (grower.module.image, 3 + grower.choices.below(4));
+    // Others than contractions do not read the image.
+    let mut x = grower.conv_chain(image, channels, 1);
     for _ in 0..1 + grower.choices.below(5) {
         x = grower.grow(x);
     }
@@ -86,7 +88,7 @@ impl Grower {
     /// One to three layers more.
     fn grow(&mut self, x: Value) -> Value {
         let (size, channels) = self.size(x);
-        match self.choices.below(8) {
+        match self.choices.below(11) {
             0 if size >= 2 => self.layer("max_pool", &[x], &[("size", Attr::Int(2))]),
             1 if size >= 2 => self.layer("avg_pool", &[x], &[("size", Attr::Int(2))]),
             2 => self.layer("relu", &[x], &[]),
@@ -111,10 +113,23 @@ impl Grower {
             }
             6 if size >= 3 => {
                 let given = [("size", Attr::Int(3)), ("stride", Attr::Int(2)), ("padding", Attr::Int(1))];
+                let x = self.layer("relu", &[x], &[]);
                 self.layer("max_pool", &[x], &given)
             }
+            7 => {
+                let y = self.layer("batch_norm", &[x], &[]);
+                self.layer("relu", &[y], &[])
+            }
+            8 => self.layer("add", &[x, x], &[]),
+            9 => {
+                let (a, b) = (self.layer("batch_norm", &[x], &[]), self.layer("batch_norm", &[x], &[]));
+                let (c, d) = (self.layer("relu", &[a], &[]), self.layer("relu", &[a], &[]));
+                let sum = self.layer("add", &[c, b], &[]);
+                let sum = self.layer("relu", &[sum], &[]);
+                self.layer("add", &[sum, d], &[])
+            }
             _ => {
-                let (channels, stride) = (1 + self.choices.below(4), 1 + self.choices.below(2));
+                let (channels, stride) = (3 + self.choices.below(4), 1 + self.choices.below(2));
                 self.conv_chain(x, channels, stride)
             }
         }
