@@ -19,7 +19,8 @@ pub(super) struct Source {
     /// The code of zero.
     pub(super) zero: i32,
     /// How far lanes are shifted left. All coefficients of a sum share a shift, and beside codes of few bits those of 16-bit
-    /// integers would have no bits left: codes are raised to the size of 8 bits, and at edges to that of 16.
+    /// integers would have no bits left: codes are raised to the size of 8 bits, and at edges and
+    /// before norms to that of 16.
     pub(super) raised: u8,
 }
 
@@ -64,6 +65,8 @@ impl Source {
 pub(super) enum Coef {
     /// A dyadic buffer: one for all channels or one each.
     Given(BufferId),
+    /// The step of codes, before they are raised.
+    Step(BufferId),
     /// Minus that multiple of the first term's coefficient *after rounding*, so that what the two terms cancel, they
     /// cancel exactly.
     MinusFirstTimes(BufferId),

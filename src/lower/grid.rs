@@ -111,7 +111,8 @@ impl Builder<'_> {
     /// The real coefficient of a term, without the common scale.
     fn coef(&self, kx: &mut Kx, term: &Term, c: Index) -> Value {
         match term.coef {
-            Coef::Given(buffer) => {
+            Coef::Given(buffer) => kx.per_channel(buffer, c),
+            Coef::Step(buffer) => {
                 let v = kx.per_channel(buffer, c);
                 if term.source.raised == 0 {
                     return v;

@@ -65,6 +65,9 @@ pub(super) struct Pending {
     pub(super) path: String,
 }
 
+/// By how much codes of 8 bits are raised to the size of 16.
+const AT_EDGES: u8 = 7;
+
 /// A stored 16-bit tensor.
 #[derive(Clone, Debug)]
 pub(super) struct Wide {
@@ -268,8 +271,12 @@ impl Lowering<'_> {
         let wide = match self.get(value)?.clone() {
             Tensor::Wide(wide) => wide,
             Tensor::Codes(codes) => {
-                let source = pool::source_of(&codes);
-                Wide { source, shape: codes.shape, unit: codes.scale, sums: None }
+                // Beside a gradient of 16 bits, codes of 8 would leave its coefficients few.
+                let raised = codes.levels.headroom() + AT_EDGES;
+                let source = Source { raised, ..pool::source_of(&codes) };
+                let name = format!("value{}.raised_unit", value.0);
+                let unit = self.times(&name, codes.scale, 1.0 / f64::from(1u32 << raised));
+                Wide { source, shape: codes.shape, unit, sums: None }
             }
             Tensor::Pending(pending) => {
                 let shape = pending.panel.shape();
@@ -339,7 +346,7 @@ impl Lowering<'_> {
             Tensor::Affine(affine) => Ok(affine),
             Tensor::Codes(codes) => {
                 let source = Source { raised: codes.levels.headroom(), ..pool::source_of(&codes) };
-                Ok(Affine::of(codes.shape, source, Coef::Given(codes.scale), None))
+                Ok(Affine::of(codes.shape, source, Coef::Step(codes.scale), None))
             }
             Tensor::Wide(wide) => {
                 Ok(Affine::of(wide.shape, wide.source, Coef::Given(wide.unit), wide.sums.map(|s| s.totals)))
@@ -457,7 +464,7 @@ impl Lowering<'_> {
 
     /// An affine value as stored 16-bit integers, by a bound on its values.
     pub(super) fn store_affine(&mut self, name: &str, affine: &Affine) -> Wide {
-        let affine = &self.raised(affine);
+        let affine = &Self::raised(affine);
         let shape = affine.shape;
         let levels = Levels::all(if affine.relu { 0 } else { -32766 }, 32766);
         let rule = Rule {
@@ -476,12 +483,10 @@ impl Lowering<'_> {
     }
 
     /// With codes of the size of the 16-bit integers beside them.
-    fn raised(&self, affine: &Affine) -> Affine {
+    fn raised(affine: &Affine) -> Affine {
         let mut affine = affine.clone();
-        for source in affine.terms.iter_mut().filter(|term| !term.centred).map(|term| &mut term.source) {
-            if self.cx.program.get(source.buffer).dtype == DType::U8 {
-                source.raised += 7;
-            }
+        for term in affine.terms.iter_mut().filter(|term| matches!(term.coef, Coef::Step(_))) {
+            term.source.raised += AT_EDGES;
         }
         affine
     }

@@ -2,11 +2,12 @@
 //! modules.
 
 use fqtc::ir::Attr;
+use fqtc::lower::Mode;
 
 use crate::support::random_kernels::seeds;
 use crate::support::random_modules;
 use crate::support::teacher::Step;
-use crate::teacher::{check_activations, check_contractions, check_gradients, check_weights};
+use crate::teacher::{check_activations, check_contractions, check_gradients, check_weights, close};
 
 #[test]
 fn random_networks_compute_what_they_mean() {
@@ -20,10 +21,25 @@ fn random_networks_compute_what_they_mean() {
         check_contractions(&name, &step);
         check_activations(&name, &step);
         gradients += check_gradients(&name, &step);
+        for mode in [Mode::Eval, Mode::EvalBatch] {
+            let evaluated = step.evaluated(mode);
+            let name = format!("{name}, {mode:?}");
+            check_contractions(&name, &evaluated);
+            check_activations(&name, &evaluated);
+            check_loss(&name, &evaluated);
+        }
         networks += usize::from(check_weights(&name, &step) == 0);
     }
     assert!(
         networks >= 50 && gradients >= 300,
         "{networks} networks learn in all layers, {gradients} gradients"
     );
+}
+
+/// The losses of the images, in 1/65536, against that of the batch.
+fn check_loss(name: &str, step: &Step) {
+    let losses = step.ints("loss");
+    let sum: i64 = losses.iter().sum();
+    let loss = sum as f64 / 65536.0 / losses.len() as f64;
+    close(&format!("{name}, loss"), loss, step.forward(step.module.loss).data[0], 1e-3);
 }

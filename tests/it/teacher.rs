@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use fqtc::ir::{Attr, Layers, Module, Node, Role, Training, Value};
+use fqtc::lower::Mode;
 use fqtc::tensor::Tensor;
-use fqtc::types::{flag, int};
+use fqtc::types::{flag, int, real};
 
 use crate::support::modules;
 use crate::support::teacher::{Edit, Step, times};
@@ -193,11 +194,25 @@ impl Step {
             }
             "quantize" if self.is_activation(node) => times(&self.codes(value), &[self.step_of(value)]),
             "quantize" => self.weight_real(node),
+            "batch_norm" if self.mode == Mode::Eval => self.normalized(node),
             _ => {
                 let operands: Vec<Tensor> = node.operands.iter().map(|&v| self.forward(v)).collect();
                 self.oracle(node, &operands.iter().collect::<Vec<_>>())[0].clone()
             }
         }
+    }
+
+    /// A batch norm with running statistics.
+    fn normalized(&self, node: &Node) -> Tensor {
+        let [x, gamma, beta] = [0, 1, 2].map(|i| self.forward(node.operands[i]));
+        let running = |what: &str| self.dyadics(&format!("{}.running_{what}", node.path));
+        let (means, variances, eps) = (running("mean"), running("variance"), real(&node.attrs, "eps"));
+        let c = gamma.data.len();
+        let one = |(i, x): (usize, &f64)| {
+            let deviation = (variances[i % c] + eps).sqrt();
+            gamma.data[i % c] * (x - means[i % c]) / deviation + beta.data[i % c]
+        };
+        Tensor::new(x.shape.clone(), x.data.iter().enumerate().map(one).collect())
     }
 
     /// Quantized weights in real numbers.
@@ -306,12 +321,15 @@ impl Step {
                 let least = self.dyadics(&format!("{grid}.audible"))[0];
                 let variances = self.dyadics(&format!("{}.variance", node.path));
                 let channels = *meant.shape.last().unwrap() as usize;
-                for (_, v) in
-                    meant.data.iter_mut().enumerate().filter(|(i, _)| variances[i % channels] < least)
-                {
-                    *v = 0.0;
+                let quiet = |c: usize| variances[c] < least;
+                for c in (0..channels).filter(|&c| quiet(c)) {
+                    meant.data.iter_mut().skip(c).step_by(channels).for_each(|v| *v = 0.0);
                 }
-                (meant, 0.5 + (32767.0 + 2.0) * self.fine(&grid))
+                // The coefficient of the norm's input is a multiple of the gradient's, as that was rounded.
+                let first: Vec<f64> =
+                    self.ints(&format!("{grid}.coef0")).iter().step_by(2).map(|&a| a.abs() as f64).collect();
+                let smallest = (0..channels).filter(|&c| !quiet(c)).map(|c| first[c]).fold(16384.0, f64::min);
+                (meant, 0.5 + 32769.0 * self.fine(&grid) + 16384.0 / smallest)
             }
             _ => {
                 let (dy, off) = self.expected_gradient(node.operands[0]);
@@ -363,9 +381,11 @@ impl Step {
         let off = self.whole_error(&grid, node.operands[1]);
         let x = self.forward(node.operands[1]);
         let near = x.data.iter().zip(off).map(|(v, off)| {
-            // Exactly on the edge, as a dead channel is, real and integer coefficients agree.
-            let mut distances = edges.iter().map(|edge| (v / step - edge).abs());
-            distances.any(|distance| 0.0 < distance && distance <= off)
+            edges.iter().any(|&edge| {
+                let distance = (v / step - edge).abs();
+                // Exactly zero, as a dead channel is, real and integer coefficients agree.
+                distance <= off && (distance > 0.0 || edge != 0.0)
+            })
         });
         self.at_edge(node.operands[0]).into_iter().zip(near).map(|(a, b)| a || b).collect()
     }
@@ -387,6 +407,13 @@ pub(crate) fn close(what: &str, got: f64, expected: f64, off: f64) {
 fn weights_are_rounded_and_contractions_exact() {
     for (name, step) in samples() {
         check_contractions(name, step);
+        for node in step.nodes("conv2d").chain(step.nodes("depthwise_conv2d")) {
+            // Codes of the few bits that a cycle begins with need no shift, and then nothing is lost.
+            let shift = step.int(&format!("{}.acc_shift", node.path));
+            let unshifted = shift == 0 && step.module.training.precision.0 != Training::FIXED;
+            let t = step.dense(&format!("{}.t", node.path), &step.shape(node.results[0]));
+            assert!(unshifted || t.largest() > 100.0, "{name}, {}: the shift leaves bits", node.path);
+        }
     }
 }
 
@@ -414,9 +441,6 @@ pub(crate) fn check_contractions(name: &str, step: &Step) {
         let t = step.dense(&format!("{}.t", node.path), &acc.shape);
         let floor = acc.map(|v| (v / by).floor().clamp(-32767.0, 32767.0));
         assert!(t.data == floor.data, "{what}: t is the accumulator shifted");
-        // Codes of the few bits that a cycle begins with need no shift, and then nothing is lost.
-        let unshifted = by == 1.0 && step.module.training.precision.0 != Training::FIXED;
-        assert!(unshifted || t.largest() > 100.0, "{what}: the shift leaves bits");
         let unit = step.dyadics(&format!("{}.unit", node.path));
         for (c, unit) in unit[..shape[0] as usize].iter().enumerate() {
             let meant = scale[c] * step.step_of(node.operands[0]) * by;

@@ -2,6 +2,7 @@
 //! groups round.
 
 use fqtc::ir::{Node, Value};
+use fqtc::lower::Mode;
 use fqtc::tensor::Tensor;
 
 use super::teacher::Step;
@@ -78,14 +79,41 @@ impl Step {
         match node.op.as_str() {
             "relu" => sources(0),
             "add" => sources(0).zip(&sources(1), |a, b| a + b),
-            "batch_norm" => centred(&self.integers(node.operands[0])),
+            "batch_norm" if self.mode == Mode::Eval => self.off_running_mean(node),
+            "batch_norm" => centred(&self.before_norm(node.operands[0])),
             "quantize" | "max_pool" => {
-                let codes = self.integers(value).map(f64::abs);
-                let raised = (bits - self.bits(self.quantizer(value))) as f64;
-                codes.map(|code| code * raised.exp2())
+                let raised = self.raised(value, bits);
+                self.integers(value).map(|code| code.abs() * raised)
             }
             _ => self.integers(value).map(f64::abs),
         }
+    }
+
+    /// The distance of what a norm reads from its running mean.
+    fn off_running_mean(&self, node: &Node) -> Tensor {
+        let means = self.dyadics(&format!("{}.running_mean", node.path));
+        let (x, before) = (self.before_norm(node.operands[0]), self.producer(node.operands[0]));
+        let units = match before.op.as_str() {
+            "quantize" | "max_pool" => {
+                vec![self.step_of(node.operands[0]) / self.raised(node.operands[0], AT_EDGES)]
+            }
+            _ => self.dyadics(&format!("{}.unit", before.path)),
+        };
+        let c = *x.shape.last().unwrap() as usize;
+        let distance = |(i, x): (usize, &f64)| (x - means[i % c] / units[i % c % units.len()]).abs();
+        Tensor::new(x.shape.clone(), x.data.iter().enumerate().map(distance).collect())
+    }
+
+    /// The integers that a norm reads.
+    fn before_norm(&self, value: Value) -> Tensor {
+        let codes = matches!(self.producer(value).op.as_str(), "quantize" | "max_pool");
+        let raised = if codes { self.raised(value, AT_EDGES) } else { 1.0 };
+        self.integers(value).map(|x| x * raised)
+    }
+
+    /// What codes are multiplied by to be of so many bits.
+    fn raised(&self, codes: Value, bits: u32) -> f64 {
+        ((bits - self.bits(self.quantizer(codes))) as f64).exp2()
     }
 
     /// The integers of a stored value: codes, accumulators shifted down to 16 bits, or sums of windows.
@@ -106,7 +134,7 @@ impl Step {
     }
 }
 
-/// Bits to which codes are raised beside 16-bit integers: those of the narrow ones, and at edges all.
+/// Bits to which codes are raised beside 16-bit integers: those of the narrow ones, and at edges and before norms all.
 const IN_GROUPS: u32 = 8;
 const AT_EDGES: u32 = 15;
 

@@ -25,6 +25,7 @@ const STEPS: i64 = 100;
 /// A module, its program, and memory before and after one step.
 pub(crate) struct Step {
     pub(crate) module: Module,
+    pub(crate) mode: Mode,
     program: Program,
     before: Memory,
     after: Memory,
@@ -82,7 +83,7 @@ impl Step {
             interp::run(&program, &mut memory).unwrap_or_else(|trap| panic!("{trap}"));
         }
         let rounding = Rounding { seed, step: steps - 1, ..Rounding::default() };
-        let mut step = Step { module, program, before, after: memory, rounding };
+        let mut step = Step { module, mode: Mode::Train, program, before, after: memory, rounding };
         step.know_ranges();
         step.know_largest_codes();
         step
@@ -118,6 +119,21 @@ impl Step {
         self.after = memory;
         self.rounding = other.rounding.clone();
         (self, own)
+    }
+
+    /// The evaluation of what this step began with, on its images.
+    pub(crate) fn evaluated(&self, mode: Mode) -> Step {
+        let program = lower(&self.module, mode).unwrap_or_else(|error| panic!("{}", error.message)).program;
+        let mut before = Memory::new(&program);
+        for (i, buffer) in program.buffers.iter().enumerate() {
+            if matches!(buffer.kind, Kind::State | Kind::Persistent | Kind::Input) {
+                before.write(&program, BufferId(i as u32), &self.ints_before(&buffer.name));
+            }
+        }
+        let mut after = before.clone();
+        interp::run(&program, &mut after).unwrap_or_else(|trap| panic!("{trap}"));
+        let rounding = Rounding { ranges: self.rounding.ranges.clone(), ..Rounding::default() };
+        Step { module: self.module.clone(), mode, program, before, after, rounding }
     }
 
     /// Gives the oracle the ranges with which the step began.
