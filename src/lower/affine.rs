@@ -19,8 +19,7 @@ pub(super) struct Source {
     /// The code of zero.
     pub(super) zero: i32,
     /// How far lanes are shifted left. All coefficients of a sum share a shift, and beside codes of few bits those of 16-bit
-    /// integers would have no bits left: codes are raised to the size of 8 bits, and at edges and
-    /// before norms to that of 16.
+    /// integers would have no bits left: codes are raised to the size of 8 bits, and at edges and before norms to that of 16.
     pub(super) raised: u8,
 }
 

@@ -271,7 +271,7 @@ impl Lowering<'_> {
         let wide = match self.get(value)?.clone() {
             Tensor::Wide(wide) => wide,
             Tensor::Codes(codes) => {
-                // Beside a gradient of 16 bits, codes of 8 would leave its coefficients few.
+                // Beside those of codes of 8 bits, coefficients of a 16-bit gradient would have few.
                 let raised = codes.levels.headroom() + AT_EDGES;
                 let source = Source { raised, ..pool::source_of(&codes) };
                 let name = format!("value{}.raised_unit", value.0);

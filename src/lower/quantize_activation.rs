@@ -145,10 +145,9 @@ impl Lowering<'_> {
             let v = kx.to_dyadic(v);
             let s = kx.scalar(step);
             let v = kx.mul(v, s);
-            let v = if fraction == 0 {
-                v
-            } else {
-                {
+            let v = match fraction {
+                0 => v,
+                _ => {
                     let down = kx.int(-i64::from(fraction));
                     kx.scale(v, down)
                 }
