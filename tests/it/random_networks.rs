@@ -11,7 +11,7 @@ use crate::teacher::{check_activations, check_contractions, check_gradients, che
 
 #[test]
 fn random_networks_compute_what_they_mean() {
-    let (mut networks, mut gradients) = (0, 0);
+    let (mut all, mut networks, mut gradients) = (0, 0, 0);
     for seed in seeds(60) {
         let mut module = random_modules::module(seed);
         // A larger step learns the two images of the batch at once, and leaves no gradient.
@@ -28,12 +28,11 @@ fn random_networks_compute_what_they_mean() {
             check_activations(&name, &evaluated);
             check_loss(&name, &evaluated);
         }
+        all += 1;
         networks += usize::from(check_weights(&name, &step) == 0);
     }
-    assert!(
-        networks >= 50 && gradients >= 300,
-        "{networks} networks learn in all layers, {gradients} gradients"
-    );
+    assert!(networks * 6 >= all * 5, "{networks} of {all} networks learn in all layers");
+    assert!(gradients >= all * 5, "{gradients} gradients of {all} networks");
 }
 
 /// The losses of the images, in 1/65536, against that of the batch.

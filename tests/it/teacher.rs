@@ -39,6 +39,8 @@ fn depthwise_convolutions_of_any_geometry_are_exact() {
         let name = format!("depthwise {kernel:?}, stride {stride}, padding {padding}");
         let step = Step::run(modules::depthwise(2, 7, kernel, stride, padding), 3, 2, |_| ());
         check_contractions(&name, &step);
+        check_shifts(&name, &step);
+        check_masks(&name, &step);
         assert!(check_gradients(&name, &step) >= 2, "{name}");
         assert_eq!(check_weights(&name, &step), 0, "{name}: layers without a gradient");
     }
@@ -62,6 +64,8 @@ fn convolutions_of_any_geometry_are_exact() {
         let module = modules::convolution("conv", &channels, (2, size), kernel, stride, padding);
         let step = Step::run(module, 3, 1, |_| ());
         check_contractions(&name, &step);
+        check_shifts(&name, &step);
+        check_masks(&name, &step);
         assert!(check_gradients(&name, &step) >= 2, "{name}");
         assert_eq!(check_weights(&name, &step), 0, "{name}: layers without a gradient");
     }
@@ -380,11 +384,12 @@ impl Step {
         let step = self.dyadics(&format!("{grid}.step"))[0];
         let off = self.whole_error(&grid, node.operands[1]);
         let x = self.forward(node.operands[1]);
-        let near = x.data.iter().zip(off).map(|(v, off)| {
+        let stored = self.edge_error(node.operands[1]);
+        let near = x.data.iter().zip(off).zip(stored).map(|((v, off), stored)| {
             edges.iter().any(|&edge| {
                 let distance = (v / step - edge).abs();
-                // Exactly zero, as a dead channel is, real and integer coefficients agree.
-                distance <= off && (distance > 0.0 || edge != 0.0)
+                // Exactly on the edge, as a dead channel is, real and integer coefficients agree; but zero alone is stored as it is.
+                distance <= off && (distance > 0.0 || edge != 0.0 && stored > 0.0)
             })
         });
         self.at_edge(node.operands[0]).into_iter().zip(near).map(|(a, b)| a || b).collect()
@@ -403,17 +408,37 @@ pub(crate) fn close(what: &str, got: f64, expected: f64, off: f64) {
     assert!((got - expected).abs() <= off, "{what}: {got} instead of {expected} (within {off})");
 }
 
+/// Accumulators keep bits when they are shifted down.
+fn check_shifts(name: &str, step: &Step) {
+    for node in step.nodes("conv2d").chain(step.nodes("depthwise_conv2d")) {
+        // Codes of the few bits that a cycle begins with need no shift, and then nothing is lost.
+        let shift = step.int(&format!("{}.acc_shift", node.path));
+        let unshifted = shift == 0 && step.module.training.precision.0 != Training::FIXED;
+        let t = step.dense(&format!("{}.t", node.path), &step.shape(node.results[0]));
+        assert!(unshifted || t.largest() > 100.0, "{name}, {}: the shift leaves bits", node.path);
+    }
+}
+
+/// Few masks are decided within the error of their grid.
+fn check_masks(name: &str, step: &Step) {
+    let nodes = step.module.nodes.iter().filter_map(|node| node.results.first());
+    for &value in nodes.filter(|&&value| step.gradient(value).is_some()) {
+        let edges = step.at_edge(value);
+        let unsure = edges.iter().filter(|&&edge| edge).count();
+        assert!(
+            unsure * 20 <= edges.len(),
+            "{name}, %{}: {unsure} of {} masks are unsure",
+            value.0,
+            edges.len()
+        );
+    }
+}
+
 #[test]
 fn weights_are_rounded_and_contractions_exact() {
     for (name, step) in samples() {
         check_contractions(name, step);
-        for node in step.nodes("conv2d").chain(step.nodes("depthwise_conv2d")) {
-            // Codes of the few bits that a cycle begins with need no shift, and then nothing is lost.
-            let shift = step.int(&format!("{}.acc_shift", node.path));
-            let unshifted = shift == 0 && step.module.training.precision.0 != Training::FIXED;
-            let t = step.dense(&format!("{}.t", node.path), &step.shape(node.results[0]));
-            assert!(unshifted || t.largest() > 100.0, "{name}, {}: the shift leaves bits", node.path);
-        }
+        check_shifts(name, step);
     }
 }
 
@@ -493,17 +518,7 @@ fn stored_gradients_are_masked_sums_and_contractions() {
     for (name, step) in samples() {
         let seen = check_gradients(name, step);
         assert!(seen >= 4, "{name}: {seen} gradients are stored");
-        let nodes = step.module.nodes.iter().filter_map(|node| node.results.first());
-        for &value in nodes.filter(|&&value| step.gradient(value).is_some()) {
-            let edges = step.at_edge(value);
-            let unsure = edges.iter().filter(|&&edge| edge).count();
-            assert!(
-                unsure * 20 <= edges.len(),
-                "{name}, %{}: {unsure} of {} masks are unsure",
-                value.0,
-                edges.len()
-            );
-        }
+        check_masks(name, step);
     }
 }
 
