@@ -81,7 +81,7 @@ fn overrides_merge_into_what_elaborates_to_the_same() {
     let flags = [
         "--gbits 4 --wbits 6 --abits 5 --epochs 3 --batch 16 --lr 0.25 --seed 7",
         "basic2.conv1.gradients.bits=8 gradients.per=channel train.epochs=5 optimizer.lr=0.05",
-        "basic*.batch_norm2.gain=0.2 rectify.strength=0.1 augment=none schedule=one_cycle(rise=0.4)",
+        "basic*.batch_norm2.gain=0.2 rectify=log_gain(strength=0.1) augment=none schedule=one_cycle(rise=0.4)",
         "--recipe bn_plain gradients=nearest(bits=4,range=max) basic2.gradients=none",
         "replace=1",
     ];

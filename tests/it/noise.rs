@@ -144,17 +144,18 @@ fn noise_of_weight_gradients_is_the_sum_of_what_each_quantizer_makes_alone() {
 
 #[test]
 fn weights_and_activations_make_noise_too() {
-    let (weights, of_weights, _) = of_role(Role::Weights, "");
-    let (activations, of_activations, together) = of_role(Role::Activations, "");
+    const RECTIFIED: &str = "rectify=log_gain";
+    let (weights, of_weights, _) = of_role(Role::Weights, RECTIFIED);
+    let (activations, of_activations, together) = of_role(Role::Activations, RECTIFIED);
     let first = |layers: &[Codes]| (layers[0].path.clone(), layers[0].elements);
     assert_eq!(first(&weights), ("conv1".to_owned(), 16 * 27));
     assert_eq!(first(&activations), ("relu1".to_owned(), 32 * 32 * 16));
     assert!(of_weights.iter().chain(&of_activations).all(|&noise| noise > 0.0));
     // What is rounded moves what follows out of its way: together they make less than their sum, and most of it.
-    let (_, of_gradients, _) = of_role(Role::Gradients, "");
+    let (_, of_gradients, _) = of_role(Role::Gradients, RECTIFIED);
     let sum = [of_weights.clone(), of_activations, of_gradients].concat().iter().sum::<f64>();
     assert!((0.4..1.2).contains(&(together / sum)), "{together} together, {sum} as a sum");
-    let (_, narrower, _) = of_role(Role::Weights, "--wbits 6");
+    let (_, narrower, _) = of_role(Role::Weights, &format!("--wbits 6 {RECTIFIED}"));
     // Steps of four times the size: what they change in values grows with the square, the part of ReLUs that they turn over
     // with the size itself.
     let ratio = narrower.iter().sum::<f64>() / of_weights.iter().sum::<f64>();
@@ -164,7 +165,8 @@ fn weights_and_activations_make_noise_too() {
 #[test]
 fn layers_say_how_gradients_and_weights_look() {
     let of = |words: &str| {
-        let Start { module, params, image, labels, .. } = start("resnet8.fqt", &format!("--batch 4 {words}"));
+        let Start { module, params, image, labels, .. } =
+            start("resnet8.fqt", &format!("--batch 4 rectify=log_gain {words}"));
         Point::of_weights(&module, &params, &image, &labels).layers(4, 2)
     };
     let (wide, narrow) = (of("--gbits 8"), of("--gbits 2"));
