@@ -75,20 +75,25 @@ pub(super) struct Cell {
 }
 
 /// What varies, in the order of columns; the seed is last.
-pub(super) fn axes(args: &Sweep) -> Result<Vec<Axis>, Failure> {
+pub(super) fn axes(
+    recipes: &[String],
+    gbits: &[i64],
+    changes: &[String],
+    seeds: &[i64],
+) -> Result<Vec<Axis>, Failure> {
     let texts = |values: &[i64]| values.iter().map(i64::to_string).collect();
     let mut axes = vec![
-        Axis { subject: Subject::Recipe, values: args.recipes.clone() },
-        Axis { subject: Subject::GradientBits, values: texts(&args.gbits) },
+        Axis { subject: Subject::Recipe, values: recipes.to_vec() },
+        Axis { subject: Subject::GradientBits, values: texts(gbits) },
     ];
-    for change in &args.changes {
+    for change in changes {
         let Some((key, values)) = change.split_once('=') else { continue };
         let values = split(values);
         if values.len() > 1 {
             axes.push(Axis { subject: Subject::Key(key.trim().to_owned()), values });
         }
     }
-    axes.push(Axis { subject: Subject::Seed, values: texts(&args.seeds) });
+    axes.push(Axis { subject: Subject::Seed, values: texts(seeds) });
     axes.retain(|axis| !axis.values.is_empty());
     for axis in &axes {
         let name = axis.subject.name();
@@ -118,8 +123,8 @@ fn split(values: &str) -> Vec<String> {
     parts.iter().map(|part| part.trim().to_owned()).collect()
 }
 
-/// All combinations; the last axis varies fastest.
-pub(super) fn cells(args: &Sweep, axes: &[Axis]) -> Vec<Cell> {
+/// All combinations, as a value on each axis; the last axis varies fastest.
+pub(super) fn combinations(axes: &[Axis]) -> Vec<Vec<String>> {
     let mut combinations: Vec<Vec<String>> = vec![vec![]];
     for axis in axes {
         let extend = |old: &Vec<String>| {
@@ -128,20 +133,41 @@ pub(super) fn cells(args: &Sweep, axes: &[Axis]) -> Vec<Cell> {
         };
         combinations = combinations.iter().flat_map(extend).collect();
     }
-    combinations.into_iter().map(|values| cell(args, axes, values)).collect()
+    combinations
+}
+
+/// The runs of all combinations.
+pub(super) fn cells(args: &Sweep, axes: &[Axis]) -> Vec<Cell> {
+    combinations(axes).into_iter().map(|values| cell(args, axes, values)).collect()
 }
 
 fn cell(args: &Sweep, axes: &[Axis], values: Vec<String>) -> Cell {
+    let model = model(args.model(), &args.changes, &args.settings, axes, &values);
+    let labels: Vec<String> =
+        axes.iter().zip(&values).map(|(axis, value)| axis.subject.label(value)).collect();
+    let name = if labels.is_empty() { "run".to_owned() } else { labels.join("-") };
+    let command = command(&model, &args.images, Some(&name));
+    Cell { name, values, model, command }
+}
+
+/// The model of a combination.
+pub(super) fn model(
+    path: &Path,
+    changes: &[String],
+    settings: &Settings,
+    axes: &[Axis],
+    values: &[String],
+) -> Model {
     let mut model = Model {
-        path: args.model().to_path_buf(),
+        path: path.to_path_buf(),
         changes: vec![],
         recipe: None,
         gbits: None,
         seed: None,
-        settings: args.settings.clone(),
+        settings: settings.clone(),
     };
     let mut varied = vec![];
-    for (axis, value) in axes.iter().zip(&values) {
+    for (axis, value) in axes.iter().zip(values) {
         match &axis.subject {
             Subject::Recipe => model.recipe = Some(value.clone()),
             Subject::GradientBits => model.gbits = value.parse().ok(),
@@ -150,7 +176,7 @@ fn cell(args: &Sweep, axes: &[Axis], values: Vec<String>) -> Cell {
         }
     }
     // In the order of the command line, as later changes win.
-    for change in &args.changes {
+    for change in changes {
         let key = change.split('=').next().unwrap_or_default().trim();
         let of_axis = varied.iter().position(|(varied, _)| *varied == key);
         match of_axis.filter(|_| change.split_once('=').is_some_and(|(_, values)| split(values).len() > 1)) {
@@ -158,11 +184,7 @@ fn cell(args: &Sweep, axes: &[Axis], values: Vec<String>) -> Cell {
             None => model.changes.push(change.clone()),
         }
     }
-    let labels: Vec<String> =
-        axes.iter().zip(&values).map(|(axis, value)| axis.subject.label(value)).collect();
-    let name = if labels.is_empty() { "run".to_owned() } else { labels.join("-") };
-    let command = command(&model, &args.images, Some(&name));
-    Cell { name, values, model, command }
+    model
 }
 
 /// The call of `fqtc train` that trains a model. What changes no result is left out.
@@ -243,7 +265,7 @@ mod tests {
 
     fn of(words: &str) -> Result<Vec<Cell>, Failure> {
         let args = Line::try_parse_from(format!("study {words}").split(' ')).expect("arguments").args;
-        Ok(cells(&args, &axes(&args)?))
+        Ok(cells(&args, &axes(&args.recipes, &args.gbits, &args.changes, &args.seeds)?))
     }
 
     #[test]

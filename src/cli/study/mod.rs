@@ -150,7 +150,7 @@ fn compare(args: &Sweep) -> Result<(), Failure> {
     let source = Source::read(args.model())?;
     args.machine.target()?;
     let folder = folder(args)?;
-    let axes = cells::axes(args)?;
+    let axes = cells::axes(&args.recipes, &args.gbits, &args.changes, &args.seeds)?;
     // What can be wrong with any cell is said before the first one takes its time.
     let planned = cells::cells(args, &axes).into_iter().map(|cell| plan(args, &source, &folder, cell));
     let planned = planned.collect::<Result<Vec<Planned>, Failure>>()?;

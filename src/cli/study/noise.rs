@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::builder::NonEmptyStringValueParser;
 
 use super::calibration::{self, Calibration, EPOCHS};
+use super::cells::{self, Axis};
 use super::{check_place, widths};
 use crate::cli::failure::Failure;
 use crate::cli::images::Images;
@@ -34,8 +35,8 @@ pub(super) struct Args {
     /// Model file (.fqt), the name of a built-in model, or the folder of a run, whose last weights are taken
     #[arg(value_name = "MODEL|RUN")]
     model: PathBuf,
-    /// Settings to change
-    #[arg(value_name = "KEY=VALUE")]
+    /// Settings to change; values between commas are compared, and each trains a network of its own
+    #[arg(value_name = "KEY=VALUE,...")]
     changes: Vec<String>,
     /// Recipes to compare; each trains a network of its own
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
@@ -66,25 +67,26 @@ pub(super) struct Args {
     layers: bool,
 }
 
-/// What was measured with one recipe and one width.
+/// What was measured with one variant and one width.
 pub(super) struct Measured {
-    /// If one was asked for.
-    pub(super) recipe: Option<String>,
+    /// Its value on each axis.
+    pub(super) variant: Vec<String>,
     pub(super) gbits: i64,
+    /// Both in a few words.
+    pub(super) label: String,
     pub(super) crossings: Vec<Crossing>,
     /// If they were asked for.
     pub(super) layers: Vec<Layer>,
 }
 
-impl Measured {
-    /// Recipe and width in a few words.
-    pub(super) fn label(&self) -> String {
-        label(self.recipe.as_deref(), self.gbits)
-    }
-}
-
-fn label(recipe: Option<&str>, gbits: i64) -> String {
-    recipe.map_or(String::new(), |recipe| format!("{recipe}, ")) + &format!("{gbits} bits")
+/// A variant that is known to be possible.
+struct Planned {
+    /// Its value on each axis.
+    values: Vec<String>,
+    /// What its weights are trained as.
+    trained: Model,
+    /// What is measured at them: networks with gradients of so many bits.
+    widths: Vec<(i64, Module)>,
 }
 
 /// Runs the command.
@@ -98,63 +100,71 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         return Err(Failure::usage("the weights of a run belong to the recipe they were trained with")
             .help("leave --recipes out, or name a model file"));
     }
-    let recipes: Vec<Option<String>> = match args.recipes[..] {
-        [] => vec![None],
-        _ => args.recipes.iter().cloned().map(Some).collect(),
-    };
+    let axes = cells::axes(&args.recipes, &[], &args.changes, &[])?;
+    // Every variant is checked before the first one takes its time.
+    let planned = cells::combinations(&axes).into_iter().map(|values| {
+        let model = cells::model(&path, &args.changes, &args.settings, &axes, &values);
+        plan(args, &source, values, Model { seed: args.seed, ..model })
+    });
     let mut all = vec![];
-    for recipe in recipes {
-        let model = |gbits: i64, settings: Settings| Model {
-            path: path.clone(),
-            changes: args.changes.clone(),
-            recipe: recipe.clone(),
-            gbits: Some(gbits),
-            seed: args.seed,
-            settings,
-        };
-        // Every width is checked before anything takes its time.
-        let batch = Settings { batch: Some(i64::from(args.count)), ..args.settings.clone() };
-        let module = |gbits| compile::module(&source, &model(gbits, batch.clone()), Stage::Bits);
-        let widths = match args.gbits[..] {
-            [] => {
-                let accepted = widths::accepted(|bits| module(bits.into()).map(|_| ()))?;
-                [8, 4, 3, 2].into_iter().filter(|bits| accepted.contains(bits)).map(i64::from).collect()
-            }
-            _ => args.gbits.clone(),
-        };
-        let modules = widths.iter().map(|&gbits| module(gbits)).collect::<Result<Vec<Module>, Failure>>()?;
-        modules.iter().try_for_each(|module| calibration::check(module, &modules[0]))?;
-        let epochs = args.settings.epochs.or(run.is_none().then_some(EPOCHS));
-        let first = widths.first().copied().unwrap_or(8);
-        let trained = model(first, Settings { epochs, ..args.settings.clone() });
-        let calibration = Calibration::of(&source, &trained, &args.machine, &args.images, run, &interrupt)?;
-        for (module, &gbits) in modules.iter().zip(&widths) {
+    for planned in planned.collect::<Result<Vec<Planned>, Failure>>()? {
+        let calibration =
+            Calibration::of(&source, &planned.trained, &args.machine, &args.images, run, &interrupt)?;
+        for (gbits, module) in &planned.widths {
             if interrupt.requested() {
                 return Err(Failure::Interrupted);
             }
-            note(&format!("{}: {} backward passes", label(recipe.as_deref(), gbits), args.passes));
-            let (image, labels) = calibration.batch(module, &calibration.data.test);
-            let params = calibration.params(module)?;
-            let point = Point::new(module, &params, &image, &labels);
-            let crossings = point.measure(args.passes, args.machine.threads());
-            let layers = if args.layers {
-                let point = Point::of_weights(module, &params, &image, &labels);
-                point.layers(args.passes, args.machine.threads())
-            } else {
-                vec![]
-            };
-            all.push(Measured { recipe: recipe.clone(), gbits, crossings, layers });
+            let said = axes.iter().zip(&planned.values).map(|(axis, value)| axis.subject.said(value));
+            let label = said.chain([format!("{gbits} bits")]).collect::<Vec<_>>().join(", ");
+            note(&format!("{label}: {} backward passes", args.passes));
+            let (crossings, layers) = measure(args, module, &calibration)?;
+            all.push(Measured { variant: planned.values.clone(), gbits: *gbits, label, crossings, layers });
         }
     }
     if args.layers {
-        all.iter().try_for_each(|measured| {
-            say(&format!("{}\n{}\n", measured.label(), table(&by_layer(measured))))
-        })?;
+        all.iter()
+            .try_for_each(|measured| say(&format!("{}\n{}\n", measured.label, table(&by_layer(measured)))))?;
     }
-    say(&table(&totals(&all)))?;
+    say(&table(&totals(&axes, &all)))?;
     let Some(path) = &args.svg else { return Ok(()) };
     let svg = super::plot::noise(&all).map_err(|why| Failure::failed(format!("cannot draw: {why}")))?;
     Ok(fqt_runtime::durable::write(path, svg.as_bytes())?)
+}
+
+/// Checks a variant at every width.
+fn plan(args: &Args, source: &Source, values: Vec<String>, model: Model) -> Result<Planned, Failure> {
+    let module = |gbits| {
+        let settings = Settings { batch: Some(i64::from(args.count)), ..model.settings.clone() };
+        compile::module(source, &Model { gbits: Some(gbits), settings, ..model.clone() }, Stage::Bits)
+    };
+    let widths = match args.gbits[..] {
+        [] => {
+            let accepted = widths::accepted(|bits| module(bits.into()).map(|_| ()))?;
+            [8, 4, 3, 2].into_iter().filter(|bits| accepted.contains(bits)).map(i64::from).collect()
+        }
+        _ => args.gbits.clone(),
+    };
+    let with_module = |&gbits: &i64| Ok((gbits, module(gbits)?));
+    let widths = widths.iter().map(with_module).collect::<Result<Vec<(i64, Module)>, Failure>>()?;
+    widths.iter().try_for_each(|(_, module)| calibration::check(module, &widths[0].1))?;
+    let epochs = model.settings.epochs.or((!args.model.is_dir()).then_some(EPOCHS));
+    let settings = Settings { epochs, ..model.settings.clone() };
+    let gbits = widths.first().map_or(8, |(gbits, _)| *gbits);
+    Ok(Planned { values, trained: Model { gbits: Some(gbits), settings, ..model }, widths })
+}
+
+/// The noise of a network at trained weights, and its layers if they are asked for.
+fn measure(
+    args: &Args,
+    module: &Module,
+    calibration: &Calibration,
+) -> Result<(Vec<Crossing>, Vec<Layer>), Failure> {
+    let (image, labels) = calibration.batch(module, &calibration.data.test);
+    let params = calibration.params(module)?;
+    let (passes, threads) = (args.passes, args.machine.threads());
+    let crossings = Point::new(module, &params, &image, &labels).measure(passes, threads);
+    let layers = || Point::of_weights(module, &params, &image, &labels).layers(passes, threads);
+    Ok((crossings, if args.layers { layers() } else { vec![] }))
 }
 
 /// From the last layer to the first.
@@ -179,10 +189,9 @@ pub(super) fn figures(layer: Option<&Layer>) -> [String; 5] {
     [crest, gain, spread, cosine, drift].map(|figure| figure.map_or(String::new(), number))
 }
 
-/// A line for each recipe and width: how many layers the longest way crosses, noise at the first layer, and its growth per
-/// layer of that way, the root of 1 + noise. Recipes have a column of their own if there are several.
-fn totals(all: &[Measured]) -> Vec<Vec<String>> {
-    let several = all.iter().any(|measured| measured.recipe != all[0].recipe);
+/// A line for each variant and width: how many layers the longest way crosses, noise at the first layer, and its growth per
+/// layer of that way, the root of 1 + noise.
+fn totals(axes: &[Axis], all: &[Measured]) -> Vec<Vec<String>> {
     let head = [
         "gradients",
         "layers",
@@ -194,18 +203,15 @@ fn totals(all: &[Measured]) -> Vec<Vec<String>> {
         "by gains",
         "as signal",
     ];
-    let recipe_head = several.then(|| "recipe".to_owned());
-    let mut rows = vec![recipe_head.into_iter().chain(head.map(str::to_owned)).collect()];
-    for measured @ Measured { recipe, gbits, crossings, .. } in all {
+    let names = axes.iter().map(|axis| axis.subject.name());
+    let mut rows = vec![names.chain(head).map(str::to_owned).collect::<Vec<String>>()];
+    for Measured { variant, gbits, crossings, .. } in all {
         let Some(first) = crossings.last() else { continue };
         let own = crossings.iter().map(|crossing| crossing.own).sum::<f64>() / crossings.len() as f64;
         let noises = [first.measured, first.by_gains, first.as_signal];
         let growths = noises.map(|noise| format!("{:.4}", root(1.0 + noise, first.depth.max(1))));
-        let names = match recipe {
-            Some(recipe) if several => vec![recipe.clone(), format!("{gbits} bits")],
-            _ => vec![measured.label()],
-        };
-        let row = names.into_iter().chain([(first.depth + 1).to_string(), number(own)]);
+        let of = [format!("{gbits} bits"), (first.depth + 1).to_string(), number(own)];
+        let row = variant.iter().cloned().chain(of);
         rows.push(row.chain(noises.map(number)).chain(growths).collect());
     }
     rows
@@ -232,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn several_recipes_have_a_column() {
+    fn what_varies_has_a_column() {
         let crossing = |depth, own, measured| Crossing {
             layer: "conv1".into(),
             depth,
@@ -241,22 +247,23 @@ mod tests {
             as_signal: 0.0,
             by_gains: measured,
         };
-        let of = |recipe: Option<&str>, gbits| Measured {
-            recipe: recipe.map(str::to_owned),
+        let of = |variant: &[&str], gbits| Measured {
+            variant: variant.iter().copied().map(str::to_owned).collect(),
             gbits,
+            label: String::new(),
             crossings: vec![crossing(0, 0.25, 0.0), crossing(1, 0.75, 0.5)],
             layers: vec![],
         };
-        let first_columns = |all: &[Measured]| -> Vec<String> {
-            totals(all).iter().map(|row| row[..row.len() - 6].join("|")).collect()
+        let joined = |axes: &[Axis], all: &[Measured]| -> Vec<String> {
+            totals(axes, all).iter().map(|row| row.join("|")).collect()
         };
-        assert_eq!(first_columns(&[of(None, 4)]), ["gradients|layers|mean c", "4 bits|2|0.5000"]);
-        let a = || of(Some("a"), 4);
-        assert_eq!(first_columns(&[a()]), ["gradients|layers|mean c", "a, 4 bits|2|0.5000"]);
-        let both = totals(&[a(), of(Some("b"), 8)]);
-        assert_eq!(both[0][..2], ["recipe", "gradients"]);
-        assert_eq!(both[1].join("|"), "a|4 bits|2|0.5000|0.5000|0.5000|0.0000|1.5000|1.5000|1.0000");
-        assert_eq!(both[2][..2], ["b", "8 bits"]);
+        let tail = "2|0.5000|0.5000|0.5000|0.0000|1.5000|1.5000|1.0000";
+        assert_eq!(joined(&[], &[of(&[], 4)])[1], format!("4 bits|{tail}"));
+        let changes = ["rectify=none,log_gain".to_owned()];
+        let axes = cells::axes(&["a".to_owned()], &[], &changes, &[]).expect("axes");
+        let rows = joined(&axes, &[of(&["a", "none"], 4), of(&["a", "log_gain"], 8)]);
+        assert!(rows[0].starts_with("recipe|rectify|gradients|layers|mean c|"), "{}", rows[0]);
+        assert_eq!(rows[1..], [format!("a|none|4 bits|{tail}"), format!("a|log_gain|8 bits|{tail}")]);
     }
 
     #[test]

@@ -158,7 +158,7 @@ fn losses(area: &Area, study: &Study) -> Drawn {
 }
 
 /// Noise of gradients from the last layer to the first, in powers of ten: points measured, lines predicted; a colour for
-/// each width, dashes and a kind of point for each recipe.
+/// each width, dashes and a kind of point for each variant.
 pub(super) fn noise(all: &[Measured]) -> Result<String, String> {
     let mut text = String::new();
     let mut draw = || -> Drawn {
@@ -174,13 +174,13 @@ pub(super) fn noise(all: &[Measured]) -> Result<String, String> {
 /// Lengths of the dashes and the gaps of a line, in pixels; the first is longer than any line.
 const DASHES: [(i32, i32); 4] = [(100_000, 1), (7, 4), (2, 4), (14, 4)];
 
-/// A point of a recipe: a dot, a ring, a cross or a triangle.
+/// A point of a variant: a dot, a ring, a cross or a triangle.
 fn point<'a>(
-    recipe: usize,
+    variant: usize,
     at: (f64, f64),
     colour: RGBColor,
 ) -> DynElement<'static, SVGBackend<'a>, (f64, f64)> {
-    match recipe % DASHES.len() {
+    match variant % DASHES.len() {
         0 => Circle::new(at, 3, colour.filled()).into_dyn(),
         1 => Circle::new(at, 4, colour.stroke_width(1)).into_dyn(),
         2 => Cross::new(at, 4, colour.stroke_width(1)).into_dyn(),
@@ -215,17 +215,17 @@ fn noises(area: &Area, all: &[Measured]) -> Drawn {
         .y_label_formatter(&|y| format!("{y:.0e}"))
         .label_style((FONT, 13))
         .draw()?;
-    let (recipes, widths) = (ranks(all, |of| of.recipe.clone()), ranks(all, |of| of.gbits));
-    for ((measured, recipe), width) in all.iter().zip(recipes).zip(widths) {
+    let (variants, widths) = (ranks(all, |of| of.variant.clone()), ranks(all, |of| of.gbits));
+    for ((measured, variant), width) in all.iter().zip(variants).zip(widths) {
         let colour = COLOURS[width % COLOURS.len()];
-        let (dash, gap) = DASHES[recipe % DASHES.len()];
+        let (dash, gap) = DASHES[variant % DASHES.len()];
         let style = colour.stroke_width(2);
         chart
             .draw_series(DashedLineSeries::new(points(measured, |c| c.by_gains), dash, gap, style))?
-            .label(measured.label())
+            .label(&measured.label)
             .legend(move |(x, y)| DashedPathElement::new([(x, y), (x + 26, y)], dash, gap, style));
         let dots = points(measured, |c| c.measured);
-        chart.draw_series(dots.into_iter().map(|at| point(recipe, at, colour)))?;
+        chart.draw_series(dots.into_iter().map(|at| point(variant, at, colour)))?;
     }
     chart
         .configure_series_labels()
@@ -286,7 +286,7 @@ mod tests {
 
     /// Lines by their colour and how many pieces they are drawn in, and points by their shape.
     #[test]
-    fn recipes_differ_in_dashes_and_points() {
+    fn variants_differ_in_dashes_and_points() {
         let crossing = |layer: usize| {
             let noise = 0.1 * layer as f64;
             Crossing {
@@ -298,8 +298,9 @@ mod tests {
                 by_gains: noise,
             }
         };
-        let measured = |recipe: &str, gbits| Measured {
-            recipe: Some(recipe.to_owned()),
+        let measured = |variant: &str, gbits| Measured {
+            variant: vec![variant.to_owned()],
+            label: format!("{variant}, {gbits} bits"),
             gbits,
             crossings: (0..5).map(crossing).collect(),
             layers: vec![],
