@@ -92,8 +92,9 @@ pub fn compile(module: Module) -> Result<Compiled, Diagnostic> {
     let all: Vec<_> = programs.iter().zip(&schedules).map(|(p, s)| (p, s, &reaches[..])).collect();
     plan_check::check(&all, &plan).map_err(|why| internal("I0502", why))?;
     clock.tick("plan");
-    let artifact = artifact(&module, &programs, &schedules, &plan, &parameters, &metrics, &initial);
+    let initial = initial_bytes(&programs, &plan, &initial)?;
     clock.tick("weights");
+    let artifact = artifact(&module, &programs, &schedules, &plan, &parameters, &metrics, initial);
     Ok(Compiled { module, programs, schedules, plan, artifact, timings: clock.timings })
 }
 
@@ -157,7 +158,7 @@ fn artifact(
     plan: &Plan,
     parameters: &[String],
     metrics: &[lower::Metric],
-    initial: &Initial,
+    initial: Vec<(u64, Vec<u8>)>,
 ) -> Artifact {
     let first = &programs[0];
     let offset = |name: &str| {
@@ -205,7 +206,7 @@ fn artifact(
         eval,
         eval_batch,
         args,
-        initial: initial_bytes(programs, plan, initial),
+        initial,
         parameters: state.iter().filter(|s| parameters.contains(&s.name)).cloned().collect(),
         state,
         images: slot("images", DType::U8, vec![batch, channels, height, width]),
@@ -247,8 +248,12 @@ fn model_hash(program: &Program) -> String {
     fqt_runtime::checkpoint::hex(&all)
 }
 
-/// Initial contents of state, and tables.
-fn initial_bytes(programs: &[Program; 3], plan: &Plan, initial: &Initial) -> Vec<(u64, Vec<u8>)> {
+/// Initial contents of state, and tables; E0502 if there is no memory for the weights.
+fn initial_bytes(
+    programs: &[Program; 3],
+    plan: &Plan,
+    initial: &Initial,
+) -> Result<Vec<(u64, Vec<u8>)>, Diagnostic> {
     let mut out = BTreeMap::new();
     let mut drawn = BTreeMap::new();
     for (program, offsets) in programs.iter().zip(&plan.offsets) {
@@ -261,7 +266,7 @@ fn initial_bytes(programs: &[Program; 3], plan: &Plan, initial: &Initial) -> Vec
                 (Kind::State | Kind::Persistent, Some(Start::Each(0)) | None) => continue,
                 (Kind::State | Kind::Persistent, Some(Start::Drawn(weights))) => {
                     drawn.insert(offset, weights);
-                    vec![0; buffer.bytes() as usize]
+                    zeroed(buffer.bytes() as usize)?
                 }
                 (Kind::State | Kind::Persistent, Some(start)) => encoded(dtype, &start.values(n)),
                 _ => continue,
@@ -270,7 +275,17 @@ fn initial_bytes(programs: &[Program; 3], plan: &Plan, initial: &Initial) -> Vec
         }
     }
     draw(drawn, &mut out);
-    out.into_iter().collect()
+    Ok(out.into_iter().collect())
+}
+
+fn zeroed(count: usize) -> Result<Vec<u8>, Diagnostic> {
+    let mut bytes = vec![];
+    bytes.try_reserve_exact(count).map_err(|_| {
+        Diagnostic::new("E0502", format!("there is no memory for {count} bytes of a layer's weights"))
+            .help("use a smaller network")
+    })?;
+    bytes.resize(count, 0);
+    Ok(bytes)
 }
 
 fn encoded(dtype: kernel::DType, values: &[i64]) -> Vec<u8> {

@@ -238,16 +238,8 @@ impl<'a> Builder<'a> {
     ) -> Option<Val> {
         let mut layer = layer;
         let scope = Scope::Path(path.to_owned());
-        let merged = self.merged;
-        let mut said: Vec<_> = merged
-            .rules
-            .iter()
-            .filter(|(e, _)| {
-                e.verb == Verb::Replace && e.subject.text == layer.name() && e.scope.contains(&scope)
-            })
-            .collect();
-        said.sort_by_key(|(e, _)| e.scope.width());
-        if let Some((_, choice)) = said.last() {
+        let choice = rules::fold(&self.merged.entries, Verb::Replace, layer.name(), &scope, self.report);
+        if let Some(choice) = choice {
             if choice.callee == NOTHING {
                 return operands.first().copied().map(Val::Tensor);
             }
@@ -255,7 +247,7 @@ impl<'a> Builder<'a> {
                 layer = rules::layer(&choice.callee)?;
                 given.clear();
             }
-            given.extend(choice.given.iter().map(|(name, value)| (name.clone(), value.clone())));
+            given.extend(choice.given);
         }
         let specs = layer.params();
         let mut args = complete(specs, &given);

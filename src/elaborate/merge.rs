@@ -1,5 +1,7 @@
 //! Everything that is said about a model, in order of precedence, as one model without recipes and conditions.
 
+use std::collections::BTreeMap;
+
 use super::paths::Scope;
 use super::recipes;
 use super::rules::{self, Choice, Entry};
@@ -11,6 +13,9 @@ use crate::syntax::ast::{
     Block, File, Member, Model, Name, Place, Recipe, RecipeItem, Rule, Setting, Statement, Verb,
 };
 use crate::types::ParamSpec;
+
+/// Rules of a model, each layer that one names counted.
+const MAX_RULES: usize = 4000;
 
 /// What has been read so far.
 pub(super) struct State {
@@ -79,6 +84,7 @@ pub(super) fn merge<'a>(file: &'a File, overrides: &Overrides, report: &mut Repo
     state.entries = unconditional(&state.rules, report);
     overrides.merge(&mut state, report);
     let entries = conditional(&state, report);
+    report.take(few(&entries))?;
     let rules = rules::normalized(&entries, report);
     check_complete(model, &rules, report);
     let input = input(model, report);
@@ -96,6 +102,14 @@ pub(super) fn merge<'a>(file: &'a File, overrides: &Overrides, report: &mut Repo
         entries,
         rules,
     })
+}
+
+/// E0304 for more rules than can be compared with each other.
+fn few(entries: &[Entry]) -> Result<(), Diagnostic> {
+    let Some(entry) = entries.get(MAX_RULES) else { return Ok(()) };
+    let error = Diagnostic::new("E0304", format!("the model is too large: more than {MAX_RULES} rules"));
+    let help = "say what holds for all layers, or for those of a pattern (`of stage2*`), in one rule";
+    Err(entry.place.mark(error, "given up here").help(help))
 }
 
 fn parts<'a, T: 'a>(model: &'a Model, part: fn(&'a Member) -> Option<T>) -> impl Iterator<Item = T> {
@@ -119,10 +133,8 @@ fn only_model(file: &File) -> Result<&Model, Diagnostic> {
 
 /// Recipes of the file have different names, and their rules are right even if nothing uses them.
 fn check_recipes(file: &File, report: &mut Report) {
-    for (i, recipe) in file.recipes.iter().enumerate() {
-        if let Some(first) = file.recipes[..i].iter().find(|r| r.name.text == recipe.name.text) {
-            report.add(twice(&first.name, &recipe.name, "recipe"));
-        }
+    defined_once(file.recipes.iter().map(|recipe| &recipe.name), "recipe", report);
+    for recipe in &file.recipes {
         for item in &recipe.items {
             match item {
                 RecipeItem::Rule(rule) => {
@@ -134,8 +146,18 @@ fn check_recipes(file: &File, report: &mut Report) {
     }
 }
 
-/// E0205.
-pub(super) fn twice(first: &Name, second: &Name, what: &str) -> Diagnostic {
+/// E0205 for names that are there already.
+pub(super) fn defined_once<'a>(names: impl Iterator<Item = &'a Name>, what: &str, report: &mut Report) {
+    let mut known: BTreeMap<&str, &Name> = BTreeMap::new();
+    for name in names {
+        match known.get(name.text.as_str()) {
+            Some(first) => report.add(twice(first, name, what)),
+            None => _ = known.insert(&name.text, name),
+        }
+    }
+}
+
+fn twice(first: &Name, second: &Name, what: &str) -> Diagnostic {
     let error = Diagnostic::new("E0205", format!("the {what} `{}` is defined twice", second.text));
     let error = second.place.mark(error, "defined again here");
     first.place.mark(error, "first defined here").help("choose another name for one of them")

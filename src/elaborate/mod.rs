@@ -77,9 +77,14 @@ impl Report {
             Some(span) => d.code == error.code && Some(span) == place(&error),
             None => *d == error,
         });
-        if !known && self.errors.len() < Report::MOST {
+        if !known && !self.is_full() {
             self.errors.push(error);
         }
+    }
+
+    /// Whether further errors are dropped.
+    fn is_full(&self) -> bool {
+        self.errors.len() >= Report::MOST
     }
 
     /// The value, or nothing after adding the error.

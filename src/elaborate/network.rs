@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 
 use super::expr;
 use super::frame::{Frame, Val};
-use super::merge::{Merged, twice};
+use super::merge::{Merged, defined_once};
+use super::paths::CLASSES;
 use super::rules;
 use super::{MAX_NODES, Report};
 use crate::diag::Diagnostic;
@@ -34,17 +35,29 @@ pub(super) struct Network {
 /// Builds the network; `None` after an error.
 pub(super) fn build(merged: &Merged<'_>, report: &mut Report) -> Option<Network> {
     check_blocks(merged, report);
+    check_names(merged, report);
     let first = Builder::run(merged, BTreeSet::new(), report)?;
     let unbiased = first.unbiased();
     let last = if unbiased.is_empty() { first } else { Builder::run(merged, unbiased, report)? };
     Some(Network { module: last.module, layers: last.layers })
 }
 
+/// Layers of the model itself are not called what rules call layers of a kind.
+fn check_names(merged: &Merged<'_>, report: &mut Report) {
+    let bound = merged.statements.iter().filter_map(|statement| match statement {
+        Statement::Bind(name, _) => Some(name),
+        _ => None,
+    });
+    for name in bound.filter(|name| CLASSES.contains(&name.text.as_str())) {
+        let message = format!("`{}` cannot name a part of the model", name.text);
+        let error = name.place.mark(Diagnostic::new("E0205", message), "has a meaning in rules");
+        report.add(error.help(format!("call it otherwise: `of {}` names layers by their place", name.text)));
+    }
+}
+
 fn check_blocks(merged: &Merged<'_>, report: &mut Report) {
-    for (i, block) in merged.blocks.iter().enumerate() {
-        if let Some(first) = merged.blocks[..i].iter().find(|b| b.name.text == block.name.text) {
-            report.add(twice(&first.name, &block.name, "block"));
-        }
+    defined_once(merged.blocks.iter().map(|block| &block.name), "block", report);
+    for block in &merged.blocks {
         if rules::layer(&block.name.text).is_some() {
             let error = Diagnostic::new("E0205", format!("`{}` is the name of a layer", block.name.text));
             report.add(
@@ -210,6 +223,7 @@ impl<'a> Builder<'a> {
             (self.active.len() > MAX_BLOCKS, "more than 100 blocks inside each other"),
             (self.level > MAX_LEVELS, "more than 400 expressions inside each other, through blocks"),
         ];
+        self.stopped |= self.report.is_full();
         if let Some((_, what)) = limits.iter().find(|(reached, _)| *reached)
             && !self.stopped
         {

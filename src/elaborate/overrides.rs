@@ -129,6 +129,12 @@ impl Key<'_> {
         // Of a replaced layer, the subject is the last component of the path: `basic1.batch_norm2.gain`.
         let path = if verb == Verb::Replace && parts[at] != subject { &parts[..=at] } else { &parts[..at] };
         let scope = if path.is_empty() { Scope::All } else { Scope::named(&path.join(".")) };
+        if verb == Verb::Replace
+            && let Scope::Class(class) = scope
+        {
+            report.add(rules::not_of_class(class, &Place::Flag(self.flag.to_owned())));
+            return true;
+        }
         let Some(value) = self.one(report) else { return true };
         let (callee, args) = match (parts.get(at + 1), value.kind) {
             (Some(argument), _) => {

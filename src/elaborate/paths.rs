@@ -13,7 +13,8 @@ pub(super) enum Scope {
     Path(String),
 }
 
-const CLASSES: [&str; 3] = ["first", "last", "logits"];
+/// Words that name layers by their place in the network.
+pub(super) const CLASSES: [&str; 3] = ["first", "last", "logits"];
 
 impl Scope {
     /// The scope that a word of `of …` names.

@@ -106,14 +106,7 @@ pub(super) fn entries(
     if verb == Verb::Replace
         && let Some(class) = of.iter().find(|name| matches!(Scope::named(&name.text), Scope::Class(_)))
     {
-        let error =
-            Diagnostic::new("E0207", format!("`replace` cannot tell which layer is `{}`", class.text));
-        report.add(
-            class
-                .place
-                .mark(error, "known only once all layers are")
-                .help("name the layer by its path: `of conv1`"),
-        );
+        report.add(not_of_class(&class.text, &class.place));
         return vec![];
     }
     let entry = |scope: Scope, place: &Place| Entry {
@@ -128,6 +121,12 @@ pub(super) fn entries(
         [] => vec![entry(Scope::All, &subject.place)],
         _ => of.iter().map(|name| entry(Scope::named(&name.text), &name.place)).collect(),
     }
+}
+
+/// A layer cannot be replaced by its class.
+pub(super) fn not_of_class(class: &str, place: &Place) -> Diagnostic {
+    let error = Diagnostic::new("E0207", format!("`replace` cannot tell which layer is `{class}`"));
+    place.mark(error, "known only once all layers are").help("name the layer by its path, such as `conv1`")
 }
 
 fn unknown_callee(verb: Verb, subject: &Name, callee: &Name, callees: &[Named]) -> Diagnostic {

@@ -37,7 +37,7 @@ pub static OPTIMIZERS: &[Named] = &[Named {
     name: "sgd",
     doc: "stochastic gradient descent with momentum; weight decay spares biases and batch norm",
     params: &[
-        real("lr", (0.0, 16.0), 0.1, "learning rate; the schedule scales it"),
+        real("lr", (1e-7, 16.0), 0.1, "learning rate; the schedule scales it"),
         real("momentum", (0.0, 0.9999), 0.9, "share of the last step's momentum that is kept"),
         real("weight_decay", (0.0, 0.0625), 0.0, "pull of the weights towards zero, added to the gradient"),
     ],
@@ -187,8 +187,16 @@ impl Settings {
                 self.chosen.insert(key, vec![]);
             }
             (Holds::Many(table), _) => {
-                let chosen = values.iter().filter_map(|value| choose(key, table, value, None, report));
-                let chosen = chosen.collect();
+                let mut chosen: Vec<Chosen> = vec![];
+                for value in values {
+                    let Some(new) = choose(key, table, value, None, report) else { continue };
+                    if chosen.iter().any(|(named, _)| named.name == new.0.name) {
+                        let message = format!("`{key}` has `{}` twice", new.0.name);
+                        let error = value.place.mark(Diagnostic::new("E0205", message), "again here");
+                        report.add(error.help("keep one of them"));
+                    }
+                    chosen.push(new);
+                }
                 self.chosen.insert(key, chosen);
             }
             _ => {

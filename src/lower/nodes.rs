@@ -340,6 +340,20 @@ impl Lowering<'_> {
             .help(format!("put `{}` before `flatten`", node.op)))
     }
 
+    /// What a contraction gives has a unit for each channel, and no bias but that of the batch norm behind it: neither goes
+    /// together with what another reader does to it, or sends back.
+    fn of_norm_alone(&self, node: &Node, value: Value) -> Done {
+        let path = match self.get(value)? {
+            Tensor::Pending(pending) => &pending.path,
+            _ => return Ok(()),
+        };
+        let mut readers = self.readers.get(&value).into_iter().flatten().map(|&i| &self.module.nodes[i]);
+        let Some(other) = readers.find(|reader| reader.path != node.path) else { return Ok(()) };
+        let (norm, other) = (&node.path, &other.path);
+        Err(unsupported(format!("`{path}` is not quantized, and is read by `{norm}` and by `{other}`"))
+            .help(format!("quantize the activations of `{path}`, or let `{norm}` alone read it")))
+    }
+
     /// A forward value as an affine combination.
     pub(super) fn affine(&mut self, value: Value) -> Result<Affine, Diagnostic> {
         match self.get(value)?.clone() {
@@ -378,6 +392,7 @@ impl Lowering<'_> {
     fn batch_norm(&mut self, node: &Node) -> Done {
         let x = node.operands[0];
         self.not_flattened(node, x)?;
+        self.of_norm_alone(node, x)?;
         let norm = Norm {
             gamma: self.master(node.operands[1], None)?,
             beta: self.master(node.operands[2], None)?,

@@ -39,6 +39,9 @@ fn bits_below(kx: &mut Kx, (largest, all): (BufferId, i32)) -> crate::kernel::Va
     kx.sub(all, now)
 }
 
+/// Masks of a gradient that is not stored yet. Each reader applies all of them.
+const MAX_MASKS: usize = 16;
+
 impl Lowering<'_> {
     pub(super) fn loss_grad(&mut self, node: &Node) -> Done {
         let loss = self.values.values().find_map(|t| match t {
@@ -65,12 +68,17 @@ impl Lowering<'_> {
             self.values.insert(result, Tensor::VectorGradient(gradient));
         }
         let mut deferred = self.deferred(node.operands[0])?;
+        let count = deferred.masks.len();
         match deferred.masks.iter_mut().find(|m| m.fixed.offset == mask.fixed.offset) {
             Some(known) => {
                 known.low |= mask.low;
                 known.levels = known.levels.or(mask.levels);
             }
-            None => deferred.masks.push(mask),
+            None if count < MAX_MASKS => deferred.masks.push(mask),
+            None => {
+                let message = format!("more than {MAX_MASKS} `relu` between two layers with weights");
+                return Err(unsupported(message).help("one does the same"));
+            }
         }
         self.set(node, Tensor::Gradient(deferred))
     }

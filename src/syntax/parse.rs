@@ -90,9 +90,12 @@ fn bounded(source: &str) -> Result<(), Diagnostic> {
             .help("check that this is a model file; data does not belong into one"));
     }
     match recover::too_deep(source, MAX_DEPTH) {
-        Some(at) => Err(Diagnostic::new("E0103", format!("brackets are nested more than {MAX_DEPTH} deep"))
-            .at(Span { start: at, end: at + 1 }, format!("this opens level {}", MAX_DEPTH + 1))
-            .help("name the inner parts with bindings (`half = channels / 2`) or blocks")),
+        Some(at) => Err(Diagnostic::new(
+            "E0103",
+            format!("brackets and conditions are nested more than {MAX_DEPTH} deep"),
+        )
+        .at(recover::token(source, at), format!("this opens level {}", MAX_DEPTH + 1))
+        .help("name the inner parts with bindings (`half = channels / 2`) or blocks")),
         None => Ok(()),
     }
 }

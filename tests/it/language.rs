@@ -256,14 +256,14 @@ fn layers_are_named_by_binding_or_ordinal() {
         "block b(x) { y = x |> conv(8, 3x3)  return add(y, x |> conv(8, 1x1)) |> relu }
          conv2 = conv(image, 8, 3x3)
          body = conv2 |> conv(8, 3x3) |> conv(8, 3x3) |> b * 2
-         last = body |> b
-         head = last |> flatten
-         logits = linear(head, 10)
-         logits",
+         end = body |> b
+         head = end |> flatten
+         result = linear(head, 10)
+         result",
     );
     let module = elaborated(&source, "").module;
     let weights: Vec<&str> = module.params.iter().filter_map(|p| p.name.strip_suffix(".weight")).collect();
-    let expected = "conv2 conv1 conv3 b1.y b1.conv1 b2.y b2.conv1 last.y last.conv1 logits";
+    let expected = "conv2 conv1 conv3 b1.y b1.conv1 b2.y b2.conv1 end.y end.conv1 result";
     assert_eq!(weights.join(" "), expected);
 }
 
@@ -302,7 +302,14 @@ fn replacements_change_layers_in_place() {
     let small = ir::Init::Constant(0.25);
     assert_eq!(gains(""), [one.clone(), one.clone(), one.clone()]);
     assert_eq!(gains("basic2.batch_norm2.gain=0.25"), [one.clone(), small.clone(), one]);
-    assert_eq!(gains("basic*.batch_norm2.gain=0.25"), [small.clone(), small.clone(), small]);
+    assert_eq!(gains("basic*.batch_norm2.gain=0.25"), [small.clone(), small.clone(), small.clone()]);
+    // Patterns that meet in a layer add up, whichever comes first.
+    let crossing = "basic*.batch_norm2.gain=0.25 basic1.batch_norm*.eps=0.01";
+    assert_eq!(gains(crossing), [small.clone(), small.clone(), small]);
+    let norms = elaborated(RESNET8, crossing).module.nodes;
+    let eps = |path: &str| norms.iter().find(|n| n.path == path).map(|n| n.attrs["eps"].clone());
+    assert_eq!(eps("basic1.batch_norm2"), Some(Attr::Real(0.01)));
+    assert_ne!(eps("basic2.batch_norm2"), eps("basic1.batch_norm2"));
 }
 
 #[test]
@@ -358,6 +365,10 @@ fn big_inputs_end_quickly_with_a_diagnostic() {
         ("x ".repeat(million / 2), "E0101"),
         ("model ".repeat(100_000), "E0101"),
         ("recipe r { } ".repeat(50_000), "E0205"),
+        (model(&format!("x = {}", "if ".repeat(200_000))), "E0103"),
+        (model(&(0..60_000).map(|i| format!("a{i} = b{i} ")).collect::<String>()), "E0201"),
+        (model(&(0..50_000).map(|i| format!("block b{i}() {{}} ")).collect::<String>()), "E0209"),
+        (model(&"quantize weights of image with max_abs ".repeat(20_000)), "E0304"),
     ];
     for (source, code) in cases {
         let start = std::time::Instant::now();

@@ -32,7 +32,8 @@ pub(super) static CODES: &[Code] = &[
         code: "E0205",
         title: "name defined twice",
         explanation: "A scope has each binding and parameter once, a model each block, and a file each recipe; blocks are \
-                      not called like a layer. Choose another name.",
+                      not called like a layer, and parts of the model not `first`, `last` or `logits`, which are \
+                      classes of layers in rules. Choose another name.",
     },
     Code {
         code: "E0206",

@@ -28,7 +28,7 @@ pub(super) static CODES: &[Code] = &[
         code: "E0304",
         title: "model too large",
         explanation: "A model may have 10,000 nodes after repetition and blocks are written out, 100 blocks and \
-                      400 expressions inside each other, and 100,000 evaluated calls and expressions.",
+                      400 expressions inside each other, 100,000 evaluated calls and expressions, and 4,000 rules.",
     },
     Code {
         code: "E0305",
