@@ -14,7 +14,9 @@
 //! what else tells why a layer suffers, in `layers`.
 //! Everything is computed in f64 by the oracle's meaning of the nodes, but for one thing: a node quantizes the gradient of what
 //! a contraction gives, and a step that of its integer accumulator, in which each channel weighs as the scale of its weights
-//! does. Rounded is the latter here too; energies are of the former.
+//! does. Rounded is the latter here too; energies are of the former. Unlike in a step, every range is that of the tensor at
+//! hand: `running_max` follows the batches before, which are larger, and `bound` is up to a fifth above the maximum, so that
+//! a step's noise is somewhat more.
 
 mod layers;
 mod weights;
@@ -124,6 +126,14 @@ impl<'a> Point<'a> {
     /// The loss of the batch.
     pub fn loss(&self) -> f64 {
         self.value(self.module.loss, &[]).data[0]
+    }
+
+    /// The first layer with an exact gradient that is nothing, or no number: no noise can be measured against it.
+    pub fn unmeasurable(&self) -> Option<&str> {
+        let vain = |tensor: &Tensor| !(energy(tensor) > 0.0 && energy(tensor).is_finite());
+        let gradient = |node: &Node| self.exact[node.operands[0].0 as usize].as_ref();
+        let quantizers = self.module.nodes.iter().filter(|node| is_gradient_quantizer(node));
+        quantizers.filter(|node| gradient(node).is_some_and(vain)).map(|node| node.path.as_str()).next()
     }
 
     /// Measures the noise at each quantizer, from the last layer to the first: the mean of so many backward passes, on so

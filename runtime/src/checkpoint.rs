@@ -22,7 +22,7 @@ use std::path::Path;
 compile_error!("the arena's bytes are written as they are, so they must be little-endian");
 
 /// Version of the record.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// The metadata key.
 const KEY: &str = "fqtc";
 /// Largest header that is read.

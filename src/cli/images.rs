@@ -1,8 +1,11 @@
 //! Images for a run: the data set that `--data` means, fitted to the model; and single image files.
 
+use std::io::Cursor;
 use std::path::Path;
 
 use fqt_runtime::data::{self, Dataset, Part, Shape, Source, idx};
+use image::imageops::FilterType;
+use image::{ImageFormat, ImageReader};
 
 use super::data::unknown;
 use super::failure::Failure;
@@ -28,6 +31,11 @@ impl Images {
             Some(n) => data.validate_on(n as usize)?,
             None => data,
         })
+    }
+
+    /// Names what is in the data set, whatever it is called.
+    pub(super) fn contents(&self) -> Result<String, Failure> {
+        Ok(open(&self.data)?.fingerprint())
     }
 
     /// What results are measured on: the word before `accuracy`.
@@ -96,7 +104,9 @@ pub(super) fn read_files(paths: &[impl AsRef<Path>], shape: Shape) -> Result<Vec
 fn read_file(path: &Path, shape: Shape) -> Result<Vec<u8>, Failure> {
     let name = path.display();
     let bytes = std::fs::read(path).map_err(|e| Failure::file(path, &e))?;
-    let image = image::load_from_memory_with_format(&bytes, image::ImageFormat::Png).map_err(|e| {
+    // Its limits keep a small file from becoming a huge image.
+    let reader = ImageReader::with_format(Cursor::new(&bytes), ImageFormat::Png);
+    let image = reader.decode().map_err(|e| {
         Failure::failed(format!("cannot read `{name}` as an image: {e}")).help("images must be PNG files")
     })?;
     let (width, height) = (shape.width as u32, shape.height as u32);
@@ -104,7 +114,9 @@ fn read_file(path: &Path, shape: Shape) -> Result<Vec<u8>, Failure> {
         image
     } else {
         note(&format!("{name}: {}x{} is scaled to {height}x{width}", image.height(), image.width()));
-        image.resize_to_fill(width, height, image::imageops::FilterType::Triangle)
+        let (cut_width, cut_height) = cut((image.width(), image.height()), (width, height));
+        let (x, y) = ((image.width() - cut_width) / 2, (image.height() - cut_height) / 2);
+        image.crop_imm(x, y, cut_width, cut_height).resize_exact(width, height, FilterType::Triangle)
     };
     match shape.channels {
         1 => Ok(image.into_luma8().into_raw()),
@@ -116,6 +128,14 @@ fn read_file(path: &Path, shape: Shape) -> Result<Vec<u8>, Failure> {
             "the model takes images of {n} channels, but a PNG file gives 1 or 3"
         ))),
     }
+}
+
+/// The size of the largest part of an image that has the proportions of another size, as near as pixels allow. Cut before
+/// it is scaled, an image of any proportions needs no more memory than it has.
+fn cut((width, height): (u32, u32), (to_width, to_height): (u32, u32)) -> (u32, u32) {
+    let scaled = |x: u32, by: u32, over: u32| (u64::from(x) * u64::from(by) / u64::from(over.max(1))) as u32;
+    let (fit_width, fit_height) = (scaled(height, to_width, to_height), scaled(width, to_height, to_width));
+    (fit_width.clamp(1, width.max(1)), fit_height.clamp(1, height.max(1)))
 }
 
 /// Lines about a data set: parts, shape, classes, mean pixel.
@@ -139,4 +159,18 @@ pub(super) fn describe(data: &Dataset) -> String {
         counts(&data.test),
         mean.join(" ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_cut_has_the_proportions_of_the_target() {
+        assert_eq!(cut((100, 60), (32, 32)), (60, 60));
+        assert_eq!(cut((60, 100), (28, 14)), (60, 30));
+        assert_eq!(cut((1, 2_000_000), (28, 28)), (1, 1));
+        assert_eq!(cut((u32::MAX, 3), (28, 28)), (3, 3));
+        assert_eq!(cut((5, 5), (1, 1000)), (1, 5));
+    }
 }

@@ -1,6 +1,6 @@
 //! The folder of a run: `runs/<name>/` with the merged model, the metrics and the checkpoints.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use fqt_runtime::train::{BEST, LAST};
@@ -52,6 +52,10 @@ pub(super) fn check(folder: &Path, existing: &Existing) -> Result<(), Failure> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
         Err(e) => return Err(Failure::file(folder, &e)),
     };
+    if occupied && is_study(folder)? {
+        return Err(Failure::usage(format!("`{}` is the folder of a study, not of a run", folder.display()))
+            .help("choose another --name"));
+    }
     if occupied && *existing == Existing::Keep {
         let saved = folder.join(LAST).is_file();
         let ways = if saved {
@@ -65,11 +69,29 @@ pub(super) fn check(folder: &Path, existing: &Existing) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes the folder and writes the merged model into it. A replaced run loses its checkpoints first, so that the
-/// folder never holds parts of two runs.
-pub(super) fn prepare(folder: &Path, existing: &Existing, merged: &str) -> Result<(), Failure> {
+/// Whether there are runs with notes of a study in the folder, and none of its own.
+fn is_study(folder: &Path) -> Result<bool, Failure> {
+    if folder.join(MODEL).exists() {
+        return Ok(false);
+    }
+    let entries = fs::read_dir(folder).map_err(|e| Failure::file(folder, &e))?;
+    Ok(entries.flatten().any(|entry| entry.path().join(CELL).exists()))
+}
+
+/// Makes the folder and writes the merged model into it.
+pub(super) fn prepare(folder: &Path, existing: &Existing, merged: &str) -> Result<Lock, Failure> {
     fs::create_dir_all(folder)
         .map_err(|e| Failure::file(folder, &e).help("choose a folder in which you may write"))?;
+    let lock = lock(folder)?;
+    if let Err(failure) = fill(folder, existing, merged) {
+        discard_unused(folder);
+        return Err(failure);
+    }
+    Ok(lock)
+}
+
+/// A replaced run loses its checkpoints first, so that the folder never holds parts of two runs.
+fn fill(folder: &Path, existing: &Existing, merged: &str) -> Result<(), Failure> {
     if *existing == Existing::Force {
         for name in FILES {
             let path = folder.join(name);
@@ -84,6 +106,23 @@ pub(super) fn prepare(folder: &Path, existing: &Existing, merged: &str) -> Resul
         return Ok(());
     }
     Ok(fqt_runtime::durable::write(&model, merged.as_bytes())?)
+}
+
+/// Keeps other processes from training in a folder, as long as it lives.
+pub(super) struct Lock {
+    _folder: Option<File>,
+}
+
+/// Refuses a folder in which another process trains. Systems that cannot lock a folder leave it to their users.
+fn lock(folder: &Path) -> Result<Lock, Failure> {
+    let Ok(file) = File::open(folder) else { return Ok(Lock { _folder: None }) };
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            Err(Failure::failed(format!("another process is training in `{}`", folder.display()))
+                .help("wait until it ends, or choose another --name"))
+        }
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(Lock { _folder: Some(file) }),
+    }
 }
 
 /// Takes a run folder away in which no step was recorded and nothing is saved: a run that failed before it began.

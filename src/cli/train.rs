@@ -84,6 +84,7 @@ pub(super) struct Run {
     pub(super) epochs: u32,
     seed: u64,
     augmentation: Augmentation,
+    _lock: run_folder::Lock,
 }
 
 impl Run {
@@ -100,11 +101,8 @@ impl Run {
         let data = images.open_for(session.shape(), session.artifact().classes as usize)?;
         // Before the folder of an earlier run is emptied.
         train::batches(&session, &data)?;
-        if let Err(failure) = run_folder::prepare(&folder, existing, &merged) {
-            run_folder::discard_unused(&folder);
-            return Err(failure);
-        }
-        Ok(Run { session, data, folder, epochs, seed, augmentation })
+        let lock = run_folder::prepare(&folder, existing, &merged)?;
+        Ok(Run { session, data, folder, epochs, seed, augmentation, _lock: lock })
     }
 
     /// Trains to the end, or until stopped.

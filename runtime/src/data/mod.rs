@@ -129,12 +129,15 @@ impl Dataset {
         Ok(Dataset { train: Part { images, labels, source }, test, ..self })
     }
 
-    /// A hash of the training data: runs continue only on the data they began with.
+    /// A hash of all images and labels: runs continue only on the data they began with, and are only compared on the same.
     pub fn fingerprint(&self) -> String {
         let mut hash = blake3::Hasher::new();
         hash.update(self.shape.to_string().as_bytes());
-        hash.update(&self.train.labels);
-        hash.update(&self.train.images);
+        for part in [&self.train, &self.test] {
+            hash.update(&(part.len() as u64).to_le_bytes());
+            hash.update(&part.labels);
+            hash.update(&part.images);
+        }
         hash.finalize().to_hex().to_string()
     }
 }

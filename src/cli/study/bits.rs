@@ -122,7 +122,9 @@ impl Request<'_> {
     ) -> Result<Point<'m>, Failure> {
         let (image, labels) = calibration.batch(module, &calibration.data.train);
         let of = if frozen { Point::of_weights } else { Point::of_step };
-        Ok(of(module, &calibration.params(module)?, &image, &labels))
+        let point = of(module, &calibration.params(module)?, &image, &labels);
+        super::calibration::measurable(&point)?;
+        Ok(point)
     }
 
     /// The noise that all quantizers of a module make at once.
@@ -161,6 +163,10 @@ impl Request<'_> {
                 // Only gradients are rounded at random.
                 let passes = if role == Role::Gradients { self.args.passes } else { 1 };
                 let noises = point.alone(role, &paths, passes, self.args.machine.threads());
+                if let Some(at) = noises.iter().position(|noise| !noise.is_finite()) {
+                    let what = format!("the noise of {bits} bits at `{}` is beyond all numbers", paths[at]);
+                    return Err(Failure::failed(what).help("train for another time or at another rate"));
+                }
                 for (index, noise) in places.into_iter().zip(noises) {
                     measured[index].push(Width { bits: coded[index].bits(bits), noise });
                 }

@@ -72,9 +72,10 @@ fn place(coded: &[Coded], codes: &Codes) -> Option<usize> {
 impl Budget {
     /// A budget as the command line gives it.
     pub(super) fn parse(text: &str) -> Result<Budget, String> {
+        // What a product misses of a whole number is nothing.
         let scaled = |unit: &str, scale: f64| {
             let number = text.strip_suffix(unit)?.parse::<f64>().ok()?;
-            (number > 0.0 && number < 1e12).then_some((number * scale) as u64)
+            (number > 0.0 && number < 1e12).then_some((number * scale * (1.0 + 1e-12)) as u64)
         };
         let average = text.parse().ok().filter(|bits| (2.0..=8.0).contains(bits)).map(Budget::Average);
         let bit_ops = || scaled("Mbops", 1e6).or_else(|| scaled("Gbops", 1e9)).map(Budget::BitOps);

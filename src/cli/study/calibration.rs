@@ -16,6 +16,7 @@ use crate::cli::source::Source;
 use crate::cli::terminal::Interrupt;
 use crate::driver::IMAGE_SCALE;
 use crate::ir::{Module, Param};
+use crate::noise::Point;
 use crate::tensor::Tensor;
 
 /// Passes over the training images, if nothing else is said: enough that weights are no longer random.
@@ -99,6 +100,15 @@ fn not_trained(param: &Param) -> Failure {
         "`{name}` of shape {shape:?} exists at some of the bits only, and not at those that the model trains with"
     ))
     .help("measure those bits by themselves, or leave out what changes the network under `at`")
+}
+
+/// Refuses a point at which there is no gradient to measure noise against.
+pub(super) fn measurable(point: &Point) -> Result<(), Failure> {
+    let Some(path) = point.unmeasurable() else { return Ok(()) };
+    Err(Failure::failed(format!(
+        "nothing can be measured: the exact gradient at `{path}` is zero, or no number"
+    ))
+    .help("train for another time or at another rate (--epochs, --lr), or look at more images (--count)"))
 }
 
 /// The first of some images of a data set as a batch of a module, and their labels.

@@ -10,6 +10,9 @@ use crate::cli::failure::Failure;
 use crate::cli::images::Images;
 use crate::cli::options::{Model, Settings};
 
+/// Combinations of one study.
+const MAX_CELLS: usize = 10_000;
+
 /// One thing that varies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Axis {
@@ -106,6 +109,11 @@ pub(super) fn axes(
             return Err(Failure::usage(format!("two values of `{name}` would name the same run"))
                 .help("give each value once, with letters and digits that differ"));
         }
+    }
+    let count = axes.iter().try_fold(1usize, |count, axis| count.checked_mul(axis.values.len()));
+    if count.is_none_or(|count| count > MAX_CELLS) {
+        return Err(Failure::usage(format!("these lists make more than {MAX_CELLS} combinations"))
+            .help("compare fewer values at once"));
     }
     Ok(axes)
 }

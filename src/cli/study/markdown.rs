@@ -18,11 +18,7 @@ use crate::cli::failure::Failure;
 use crate::cli::run_folder;
 
 /// Checks, before any work, that a study can have its section in a file, and that others can run the commands in it.
-pub(super) fn check<'a>(
-    file: &Path,
-    args: &Sweep,
-    cells: impl Iterator<Item = &'a Cell>,
-) -> Result<(), Failure> {
+pub(super) fn check(file: &Path, args: &Sweep, cells: &[Cell]) -> Result<(), Failure> {
     check_place(Some(file))?;
     section(file, &read(file)?, &name(args))?;
     for path in [args.model(), Path::new(&args.images.data)] {
@@ -49,14 +45,14 @@ pub(super) fn check<'a>(
 pub(super) fn write(file: &Path, args: &Sweep, study: &Study) -> Result<(), Failure> {
     let old = read(file)?;
     let place = section(file, &old, &name(args))?;
-    let (before, after) = match place {
+    let (before, after) = match &place {
         Some(place) => (&old[..place.start], &old[place.end..]),
         None => (old.as_str(), ""),
     };
     // Begins a line of its own, after an empty one.
     let gap = match before {
         "" => "",
-        _ if before.ends_with("\n\n") || !after.is_empty() => "",
+        _ if before.ends_with("\n\n") || place.is_some() => "",
         _ if before.ends_with('\n') => "\n",
         _ => "\n\n",
     };

@@ -122,7 +122,15 @@ struct Planned {
     /// The model that is trained, as text.
     merged: String,
     bops: Bops,
-    standing: Standing,
+    /// How many it has when it is done.
+    epochs: u32,
+}
+
+impl Planned {
+    /// The result of a run that is done.
+    fn read(self, record: Record) -> Result<Trained, Failure> {
+        Trained::read(self.cell, self.bops, record, &self.folder, self.epochs)
+    }
 }
 
 /// What there is of a cell.
@@ -151,28 +159,51 @@ fn compare(args: &Sweep) -> Result<(), Failure> {
     args.machine.target()?;
     let folder = folder(args)?;
     let axes = cells::axes(&args.recipes, &args.gbits, &args.changes, &args.seeds)?;
+    let cells = cells::cells(args, &axes);
     // What can be wrong with any cell is said before the first one takes its time.
-    let planned = cells::cells(args, &axes).into_iter().map(|cell| plan(args, &source, &folder, cell));
-    let planned = planned.collect::<Result<Vec<Planned>, Failure>>()?;
-    distinct(&planned)?;
     if let Some(file) = &args.markdown {
-        markdown::check(file, args, planned.iter().map(|planned| &planned.cell))?;
+        markdown::check(file, args, &cells)?;
     }
+    let contents = args.images.contents()?;
+    let planned = cells.into_iter().map(|cell| plan(args, &source, &folder, &contents, cell));
+    let planned = planned.collect::<Result<Vec<_>, Failure>>()?;
+    distinct(&planned)?;
     let mut study = Study::new(args.model().display().to_string(), &args.images, axes);
     let count = planned.len();
-    for (number, planned) in planned.into_iter().enumerate() {
+    let announce = |number: usize, cell: &Cell| {
         if !args.quiet {
-            note(&format!("{}/{count}  {}", number + 1, planned.cell.name));
+            note(&format!("{}/{count}  {}", number + 1, cell.name));
         }
-        let Some(trained) = train(args, &source, planned, &interrupt)? else {
-            return stopped(&interrupt);
-        };
+    };
+    let conclude = |trained: &Trained| {
         if !args.quiet {
             note(&format!("  {}", trained.outcome(args.images.measured())));
         }
-        study.cells.push(trained);
+    };
+    // What is done is read first: then nothing that is broken comes to light after hours of training.
+    let mut open = vec![];
+    for (number, (planned, standing)) in planned.into_iter().enumerate() {
+        match standing {
+            Standing::Done(record) => {
+                announce(number, &planned.cell);
+                let trained = planned.read(record)?;
+                conclude(&trained);
+                study.add(number, trained);
+            }
+            Standing::Begun(record) => open.push((number, planned, Some(record))),
+            Standing::New => open.push((number, planned, None)),
+        }
+    }
+    for (number, planned, begun) in open {
+        announce(number, &planned.cell);
+        let Some(trained) = train(args, &source, planned, begun, &contents, &interrupt)? else {
+            return stopped(&interrupt);
+        };
+        conclude(&trained);
+        study.add(number, trained);
         summary::write(&study, &folder)?;
     }
+    summary::write(&study, &folder)?;
     if let Some(file) = &args.markdown {
         markdown::write(file, args, &study)?;
     }
@@ -204,9 +235,9 @@ fn check_place(file: Option<&Path>) -> Result<(), Failure> {
 }
 
 /// Checks that all cells are different models.
-fn distinct(planned: &[Planned]) -> Result<(), Failure> {
+fn distinct(planned: &[(Planned, Standing)]) -> Result<(), Failure> {
     let mut known = BTreeMap::new();
-    for planned in planned {
+    for (planned, _) in planned {
         if let Some(other) = known.insert(&planned.merged, &planned.cell.name) {
             let name = &planned.cell.name;
             return Err(Failure::usage(format!("`{other}` and `{name}` are the same model"))
@@ -233,7 +264,13 @@ fn folder(args: &Sweep) -> Result<PathBuf, Failure> {
 }
 
 /// Checks the model of a cell, and looks at what there is of it.
-fn plan(args: &Sweep, source: &Source, study: &Path, cell: Cell) -> Result<Planned, Failure> {
+fn plan(
+    args: &Sweep,
+    source: &Source,
+    study: &Path,
+    contents: &str,
+    cell: Cell,
+) -> Result<(Planned, Standing), Failure> {
     let elaborated = compile::front(source, &cell.model)?;
     let merged = elaborated.model.to_string();
     let module = passes::run(elaborated.module, Stage::Bits, |_, _| ());
@@ -242,8 +279,9 @@ fn plan(args: &Sweep, source: &Source, study: &Path, cell: Cell) -> Result<Plann
     run_folder::path(&cell.name)?;
     let folder = study.join(&cell.name);
     let fingerprint = || Ok(compile::compiled(source, &cell.model)?.fingerprint());
-    let standing = standing(args, &folder, &merged, fingerprint)?;
-    Ok(Planned { cell, folder, merged, bops: bops(&module), standing })
+    let standing = standing(args, &folder, contents, &merged, fingerprint)?;
+    let epochs = module.training.epochs;
+    Ok((Planned { cell, folder, merged, bops: bops(&module), epochs }, standing))
 }
 
 /// A cell is what its note says only if the same model, the same images and the same integers would be trained now: else
@@ -251,6 +289,7 @@ fn plan(args: &Sweep, source: &Source, study: &Path, cell: Cell) -> Result<Plann
 fn standing(
     args: &Sweep,
     folder: &Path,
+    contents: &str,
     merged: &str,
     fingerprint: impl FnOnce() -> Result<String, Failure>,
 ) -> Result<Standing, Failure> {
@@ -262,7 +301,7 @@ fn standing(
     };
     // A run without a note ended before its first step.
     let Some(record) = Record::read(folder)? else { return Ok(Standing::New) };
-    let what = if !record.is_on(&args.images) {
+    let what = if !record.is_on(&args.images, contents) {
         "on other images"
     } else if model != merged {
         "with another model"
@@ -295,33 +334,30 @@ fn layers(source: &Source, model: &Model, params: &[Param], run: &Run) -> Result
 const IMAGES: i64 = 8;
 const PASSES: u64 = 2;
 
-/// Brings a cell to its end; `None` if stopped before.
+/// Brings a cell that is not done to its end; `None` if stopped before.
 fn train(
     args: &Sweep,
     source: &Source,
     planned: Planned,
+    begun: Option<Record>,
+    contents: &str,
     interrupt: &Interrupt,
 ) -> Result<Option<Trained>, Failure> {
-    let Planned { cell, folder, bops, merged, standing } = planned;
-    let begun = match standing {
-        Standing::Done(record) => return Trained::read(cell, bops, record, &folder).map(Some),
-        Standing::Begun(record) => Some(record),
-        Standing::New => None,
-    };
     let look = |compiled: &Compiled| (compiled.fingerprint(), compiled.module.params.clone());
-    let (ready, (fingerprint, params)) = compile::ready_and(source, &cell.model, &args.machine, look)?;
+    let (ready, (fingerprint, params)) =
+        compile::ready_and(source, &planned.cell.model, &args.machine, look)?;
     let existing = if begun.is_some() { Existing::Resume } else { Existing::Force };
-    let mut before = begun.unwrap_or_else(|| Record::new(&args.images, fingerprint));
-    debug_assert_eq!(ready.merged, merged);
-    let resume = (existing == Existing::Resume).then(|| folder.join(LAST));
-    let mut run = Run::prepare(ready, &args.machine, &args.images, folder.clone(), &existing)?;
+    let mut before = begun.unwrap_or_else(|| Record::new(&args.images, contents, fingerprint));
+    debug_assert_eq!(ready.merged, planned.merged);
+    let resume = (existing == Existing::Resume).then(|| planned.folder.join(LAST));
+    let mut run = Run::prepare(ready, &args.machine, &args.images, planned.folder.clone(), &existing)?;
     if !args.quiet {
         note(&format!("  {}", run.heading()));
     }
     before.threads = before.threads.max(Some(run.session.threads()));
-    before.write(&folder)?;
+    before.write(&planned.folder)?;
     let display = Display::new(run.epochs, args.images.measured(), args.quiet);
-    let mut recorder = Recorder::new(display, &folder, before);
+    let mut recorder = Recorder::new(display, &planned.folder, before);
     recorder.display.start();
     let outcome = run.train(resume.as_deref(), args.max_steps, interrupt, &mut recorder);
     let mut record = recorder.finish()?;
@@ -329,10 +365,10 @@ fn train(
         Ok(outcome) if outcome.finished => {
             record.state = State::Finished;
             record.weights = Some(run.session.weights_hash());
-            record.layers = layers(source, &cell.model, &params, &run)?;
+            record.layers = layers(source, &planned.cell.model, &params, &run)?;
         }
         Ok(_) => {
-            record.write(&folder)?;
+            record.write(&planned.folder)?;
             return Ok(None);
         }
         Err(error) if error.kind == ErrorKind::Diverged => {
@@ -341,6 +377,6 @@ fn train(
         }
         Err(error) => return Err(error.into()),
     }
-    record.write(&folder)?;
-    Trained::read(cell, bops, record, &folder).map(Some)
+    record.write(&planned.folder)?;
+    planned.read(record).map(Some)
 }

@@ -2,7 +2,7 @@
 //!
 //! Weights come from a short training run in integers, or from a run folder; the noise is measured at them in real numbers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::NonEmptyStringValueParser;
 
@@ -106,16 +106,24 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let model = cells::model(&path, &args.changes, &args.settings, &axes, &values);
         plan(args, &source, values, Model { seed: args.seed, ..model })
     });
+    let planned = planned.collect::<Result<Vec<Planned>, Failure>>()?;
+    distinct(&axes, &planned)?;
+    if run.is_some() {
+        taken_as_they_are(args, &source, &path, &planned)?;
+    }
     let mut all = vec![];
-    for planned in planned.collect::<Result<Vec<Planned>, Failure>>()? {
+    for planned in planned {
         let calibration =
             Calibration::of(&source, &planned.trained, &args.machine, &args.images, run, &interrupt)?;
         for (gbits, module) in &planned.widths {
             if interrupt.requested() {
                 return Err(Failure::Interrupted);
             }
-            let said = axes.iter().zip(&planned.values).map(|(axis, value)| axis.subject.said(value));
-            let label = said.chain([format!("{gbits} bits")]).collect::<Vec<_>>().join(", ");
+            let bits = format!("{gbits} bits");
+            let label = match &label(&axes, &planned.values)[..] {
+                "" => bits,
+                variant => format!("{variant}, {bits}"),
+            };
             note(&format!("{label}: {} backward passes", args.passes));
             let (crossings, layers) = measure(args, module, &calibration)?;
             all.push(Measured { variant: planned.values.clone(), gbits: *gbits, label, crossings, layers });
@@ -129,6 +137,40 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let Some(path) = &args.svg else { return Ok(()) };
     let svg = super::plot::noise(&all).map_err(|why| Failure::failed(format!("cannot draw: {why}")))?;
     Ok(fqt_runtime::durable::write(path, svg.as_bytes())?)
+}
+
+/// Checks that what is compared differs in what is trained or measured.
+fn distinct(axes: &[Axis], planned: &[Planned]) -> Result<(), Failure> {
+    for (i, one) in planned.iter().enumerate() {
+        let Some(other) = planned[..i].iter().find(|other| other.widths == one.widths) else { continue };
+        let [one, other] = [one, other].map(|planned| label(axes, &planned.values));
+        return Err(Failure::usage(format!("`{other}` and `{one}` are the same model"))
+            .help("leave out the flag or the setting that overrides what is compared"));
+    }
+    Ok(())
+}
+
+/// Checks that nothing is asked of the training of a run, which is over.
+fn taken_as_they_are(args: &Args, source: &Source, path: &Path, planned: &[Planned]) -> Result<(), Failure> {
+    let settings =
+        Settings { wbits: None, abits: None, batch: Some(i64::from(args.count)), epochs: None, lr: None };
+    let model =
+        Model { path: path.to_path_buf(), changes: vec![], recipe: None, gbits: None, seed: None, settings };
+    let trained = compile::module(source, &model, Stage::Bits)?.training;
+    let modules = planned.iter().flat_map(|planned| &planned.widths);
+    if modules.map(|(_, module)| module).any(|module| module.training != trained) {
+        return Err(Failure::usage(
+            "the weights of a run are taken as they are: it is not trained otherwise",
+        )
+        .help("leave out --epochs, --lr, --seed and settings of training, or name a model file"));
+    }
+    Ok(())
+}
+
+/// The values of a variant in a few words.
+fn label(axes: &[Axis], values: &[String]) -> String {
+    let said = axes.iter().zip(values).map(|(axis, value)| axis.subject.said(value));
+    said.collect::<Vec<_>>().join(", ")
 }
 
 /// Checks a variant at every width.
@@ -162,7 +204,9 @@ fn measure(
     let (image, labels) = calibration.batch(module, &calibration.data.test);
     let params = calibration.params(module)?;
     let (passes, threads) = (args.passes, args.machine.threads());
-    let crossings = Point::new(module, &params, &image, &labels).measure(passes, threads);
+    let point = Point::new(module, &params, &image, &labels);
+    calibration::measurable(&point)?;
+    let crossings = point.measure(passes, threads);
     let layers = || Point::of_weights(module, &params, &image, &labels).layers(passes, threads);
     Ok((crossings, if args.layers { layers() } else { vec![] }))
 }

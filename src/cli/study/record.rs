@@ -35,6 +35,9 @@ pub(super) struct Record {
     /// The data set as it was named, and how many images of it were held out.
     pub(super) data: String,
     pub(super) validation: Option<u32>,
+    /// What was in it: [`Images::contents`].
+    #[serde(default)]
+    pub(super) contents: Option<String>,
     /// [`Compiled::fingerprint`](crate::driver::Compiled::fingerprint) of what is trained: the same model may mean other
     /// integers to another version of the compiler.
     #[serde(default)]
@@ -59,10 +62,11 @@ pub(super) struct Record {
 
 impl Record {
     /// The note about a cell that begins.
-    pub(super) fn new(images: &Images, fingerprint: String) -> Record {
+    pub(super) fn new(images: &Images, contents: &str, fingerprint: String) -> Record {
         Record {
             data: images.data.clone(),
             validation: images.validation,
+            contents: Some(contents.to_owned()),
             fingerprint: Some(fingerprint),
             state: State::Begun,
             reason: None,
@@ -75,9 +79,10 @@ impl Record {
         }
     }
 
-    /// Whether the cell learned from these images.
-    pub(super) fn is_on(&self, images: &Images) -> bool {
-        self.data == images.data && self.validation == images.validation
+    /// Whether the cell learned from these images, and was tested on them.
+    pub(super) fn is_on(&self, images: &Images, contents: &str) -> bool {
+        let same = self.contents.as_deref() == Some(contents);
+        same && self.data == images.data && self.validation == images.validation
     }
 
     /// The note in a run folder, if there is one.

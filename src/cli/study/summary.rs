@@ -24,12 +24,21 @@ pub(super) struct Trained {
 }
 
 impl Trained {
-    /// A cell that is done, from the files of its run.
-    pub(super) fn read(cell: Cell, bops: Bops, record: Record, folder: &Path) -> Result<Trained, Failure> {
+    /// A cell that is done, from the files of its run, which has so many epochs.
+    pub(super) fn read(
+        cell: Cell,
+        bops: Bops,
+        record: Record,
+        folder: &Path,
+        count: u32,
+    ) -> Result<Trained, Failure> {
         let epochs = metrics::epochs(folder)?;
-        if record.state == State::Finished && epochs.is_empty() {
-            return Err(Failure::failed(format!("`{}` records no epoch", folder.display()))
-                .help("remove that folder to train this cell again"));
+        if record.state == State::Finished && epochs.len() != count as usize {
+            let (name, found) = (folder.display(), epochs.len());
+            return Err(Failure::failed(format!(
+                "`{name}` is finished, but records {found} of {count} epochs"
+            ))
+            .help("remove that folder to train this cell again"));
         }
         Ok(Trained { cell, bops, record, epochs })
     }
@@ -62,6 +71,8 @@ pub(super) struct Study {
     /// What varies.
     pub(super) axes: Vec<Axis>,
     pub(super) cells: Vec<Trained>,
+    /// Their numbers among all that are planned.
+    numbers: Vec<usize>,
 }
 
 /// Cells that differ in nothing but their seed.
@@ -78,7 +89,14 @@ impl Study {
             Some(n) => format!("{}, the last {n} training images held out", images.data),
             None => images.data.clone(),
         };
-        Study { model, data, measured: images.measured(), axes, cells: vec![] }
+        Study { model, data, measured: images.measured(), axes, cells: vec![], numbers: vec![] }
+    }
+
+    /// Adds the cell of that number among all that are planned; cells stay in the order of their numbers.
+    pub(super) fn add(&mut self, number: usize, cell: Trained) {
+        let at = self.numbers.partition_point(|&known| known < number);
+        self.numbers.insert(at, number);
+        self.cells.insert(at, cell);
     }
 
     /// What varies, but the seed.

@@ -57,9 +57,31 @@ fqtc study tiny.fqt optimizer.lr=0.05,16 schedule=constant --epochs 4 --name d -
 cut -d, -f1-4 runs/d/summary.csv
 echo > runs/d/optimizer.lr=16/cell.json && fqtc study tiny.fqt optimizer.lr=0.05,16 schedule=constant --epochs 4 --name d
 
-# Stopped from outside.
+# Other images under the same name: their cells are not mixed, and runs do not go on with them.
+mkdir images && for file in train-images-idx3 train-labels-idx1 t10k-images-idx3 t10k-labels-idx1; do
+  cp "$REPO/models/data/fashion_sample/$file-ubyte.gz" images
+done
+fqtc study tiny.fqt --data images --seeds 0 --name i --quiet | masked
+fqtc train tiny.fqt --data images --name half --quiet --max-steps 5
+for kind in images-idx3 labels-idx1; do cp images/train-$kind-ubyte.gz images/t10k-$kind-ubyte.gz; done
+fqtc study tiny.fqt --data images --seeds 0,1 --name i --quiet
+fqtc train tiny.fqt --data images --name half --quiet --resume
+rm -r images
+
+# What is done stays in the summary when what is new is stopped; what is broken is found before anything is trained.
+fqtc study tiny.fqt --gbits 4,2 --name k --quiet | masked
+fqtc study tiny.fqt --gbits 8,4,2 --name k --quiet --max-steps 3
+cut -d, -f1,3 runs/k/summary.csv
+head -n 1 runs/k/g2/metrics.jsonl > first && mv first runs/k/g2/metrics.jsonl
+fqtc study tiny.fqt --gbits 8,4,2 --name k --quiet
+fqtc train tiny.fqt --name k
+fqtc train tiny.fqt --name k --force
+
+# Stopped from outside, and meanwhile nobody else's.
 "$FQTC" study tiny.fqt --epochs 10000 --quiet --name stopped &
 until test -s runs/stopped/run/metrics.jsonl; do sleep 0.1; done
+"$FQTC" study tiny.fqt --epochs 10000 --quiet --name stopped
+echo "exit $?"
 kill -TERM $!
 wait $!
 echo "exit $?"
@@ -78,4 +100,5 @@ fqtc study tiny.fqt --data nowhere
 fqtc study tiny.fqt --validation 10000 --name v
 fqtc study tiny.fqt --name ../elsewhere
 test -e runs/v && echo "an empty study is left"
-rm -r tiny.fqt runs/s runs/b runs/d runs/stopped
+fqtc study tiny.fqt a=1,2 b=1,2 c=1,2 d=1,2 e=1,2 f=1,2 g=1,2 h=1,2 i=1,2 j=1,2 k=1,2 l=1,2 m=1,2 n=1,2
+rm -r tiny.fqt runs

@@ -29,6 +29,17 @@ bits --budget 4 --choose gradients,weights,activations | grep -v '^fqtc'
 bits --budget 2Mbops --choose weights,gradients --abits 6 | tail -4
 bits --budget 2.4KiB --choose activations --gbits 3 --wbits 4 | tail -4
 
+# A network that has died, in which nothing can be measured.
+fqtc study bits tiny.fqt --budget 4 --lr 16 schedule=constant 2>&1 | tail -3
+fqtc study noise tiny.fqt --gbits 4 --lr 16 schedule=constant 2>&1 | tail -3
+
+# Noise beside noise: values of a key, and those that make no difference; a run is not trained again.
+fqtc study noise tiny.fqt gradients.per=tensor,row --gbits 4,2 --count 4 --passes 2 2>/dev/null | sed -E 's| +[0-9]+\.[0-9].*||'
+fqtc study noise tiny.fqt gradients.bits=8,4 --gbits 8
+fqtc study noise tiny.fqt gradients.per=tensor,rwo
+fqtc study noise runs/chosen optimizer.lr=0.1,0.2
+fqtc study noise runs/chosen --gbits 4 --epochs 2
+
 # Requests that make no sense.
 fqtc study bits tiny.fqt
 for budget in 1.9 8.5 -4 four nan 4KB -1KiB ''; do fqtc study bits tiny.fqt --budget "$budget"; done

@@ -36,6 +36,10 @@ head -n 23 page.md | masked
 (cat new.md; printf 'end') > tail.md
 tail -c "$(wc -c < tail.md)" page.md | cmp - tail.md && echo "kept"
 
+printf 'title\n<!-- study other -->\n<!-- end of study other -->\n' > last.md
+study --gbits 8 --name other --markdown last.md > log
+head -n 2 last.md
+
 # A run that diverged says so.
 study optimizer.lr=0.05,16 schedule=constant --epochs 4 --name d --markdown d.md > log
 grep -E '^(\||\$|error)' d.md | masked
