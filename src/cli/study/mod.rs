@@ -194,6 +194,9 @@ fn compare(args: &Sweep) -> Result<(), Failure> {
             Standing::New => open.push((number, planned, None)),
         }
     }
+    if !study.cells.is_empty() {
+        summary::write(&study, &folder)?;
+    }
     for (number, planned, begun) in open {
         announce(number, &planned.cell);
         let Some(trained) = train(args, &source, planned, begun, &contents, &interrupt)? else {
@@ -203,7 +206,6 @@ fn compare(args: &Sweep) -> Result<(), Failure> {
         study.add(number, trained);
         summary::write(&study, &folder)?;
     }
-    summary::write(&study, &folder)?;
     if let Some(file) = &args.markdown {
         markdown::write(file, args, &study)?;
     }
