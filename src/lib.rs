@@ -117,7 +117,8 @@
 //! | a rectifier | `rectify/foo.rs`: [`rectify::Rectifier`], both forms | two lines in `rectify/mod.rs`, nothing else |
 //! | a bit policy | `bits/foo.rs`: [`bits::Policy`] | two lines in `bits/mod.rs`, nothing else |
 //! | a pass | `passes/foo.rs`: a [`passes::Pass`]; `tests/data/passes/foo/` | `mod` line and its place in the order |
-//! | a recipe, a model | `models/recipes/foo.fqt`, `models/foo.fqt` | one line in `elaborate/recipes.rs`, `models.rs` |
+//! | a recipe | `models/recipes/foo.fqt` | one line in `elaborate/recipes.rs` |
+//! | a model | `models/foo.fqt` | one line in `models.rs`, and in the table of `models/README.md` |
 //! | a target | `targets/foo.rs`: a [`targets::Target`] | two lines in `targets/mod.rs` |
 //! | a subcommand | `cli/foo.rs` | a `mod` line and a variant in `cli/mod.rs` |
 //! | a format of data | `runtime/src/data/foo.rs` | two lines in `runtime/src/data/mod.rs`; if it can be fetched, a row in `datasets/mod.rs` |

@@ -1,6 +1,7 @@
 //! The record of a run: `metrics.jsonl` (every step and epoch) and `metrics.csv` (every epoch).
 //!
-//! Exact integers, no times: equal runs give equal files. Losses are sums over samples in nats, Q16. Rows are appended
+//! Exact integers, no times: equal runs give equal files, but for what layers count in an epoch, which a run that was
+//! stopped in it counts from there on. Losses are sums over samples in nats, Q16. Rows are appended
 //! and flushed; a resumed run first drops rows of steps that it will do again.
 
 use crate::durable;

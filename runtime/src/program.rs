@@ -70,7 +70,7 @@ impl Slot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MetricKind {
-    /// Codes at the end of the quantizer's range that were cut off. I64, one element; reset to 0.
+    /// Codes at an end of the quantizer's range, cut off or nearly. I64, one element; reset to 0.
     SaturatedCodes,
     /// Gradient codes that are zero. I64, one element; reset to 0.
     ZeroGradients,

@@ -54,6 +54,18 @@ impl Failure {
         }
     }
 
+    /// What is wrong, in one line.
+    pub(super) fn headline(&self) -> &str {
+        match self {
+            Failure::Usage(text, _)
+            | Failure::Failed(text, _)
+            | Failure::Diagnostics(text)
+            | Failure::Internal(text) => text.lines().next().unwrap_or_default(),
+            Failure::Interrupted => "stopped",
+            Failure::OutputClosed => "",
+        }
+    }
+
     /// Writes the message to standard error; returns the exit code.
     pub(super) fn report(self) -> ExitCode {
         let (code, message, help) = match self {

@@ -78,12 +78,22 @@ fn summary(compiled: &Compiled, number: usize) -> String {
         line("images, labels and results", sum(&|kind| matches!(kind, Kind::Input | Kind::Output))),
         line("tables", sum(&|kind| matches!(kind, Kind::Const(_)))),
         line("buffers of a step, each by itself", sum(&|kind| *kind == Kind::Temp)),
-        line("buffers of a step, sharing memory", plan.bytes - plan.lasting),
+        line("buffers of a step, sharing memory", shared(compiled, number)),
         line("buffers of a step, most needed at once", most_at_once(program, schedule)),
         line("arena", plan.bytes),
     ];
     let (kernels, calls, stages) = (program.kernels.len(), program.calls.len(), schedule.stages.len());
     format!("{}\n{kernels} kernels, {calls} calls in {stages} stages", table(&rows))
+}
+
+/// Bytes behind what lasts, up to the end of the last buffer of a step.
+fn shared(compiled: &Compiled, number: usize) -> u64 {
+    let (program, plan) = (&compiled.programs[number], &compiled.plan);
+    let lives = lifetimes(program, &compiled.schedules[number]);
+    let is_placed = |i: &usize| !lasts(&program.buffers[*i].kind) && lives[*i].is_some();
+    let end = |i: usize| u64::from(plan.offsets[number][i]) * UNIT + program.buffers[i].bytes();
+    let ends = (0..lives.len()).filter(is_placed).map(end);
+    ends.max().map_or(0, |end| end.next_multiple_of(UNIT) - plan.lasting)
 }
 
 fn mebibytes(bytes: u64) -> String {

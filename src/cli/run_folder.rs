@@ -8,7 +8,7 @@ use fqt_runtime::train::{BEST, LAST};
 use super::failure::Failure;
 
 /// Bytes of a name at most.
-const LONGEST: usize = 128;
+pub(super) const LONGEST: usize = 128;
 /// Where all run folders are.
 const RUNS: &str = "runs";
 /// What a study notes about a run of its own.

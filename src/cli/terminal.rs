@@ -22,29 +22,47 @@ pub(super) fn note(text: &str) {
 }
 
 /// A request to stop, from Ctrl-C or a polite kill.
-pub(super) struct Interrupt(Arc<AtomicBool>);
+pub(super) struct Interrupt {
+    requested: Arc<AtomicBool>,
+    /// Whether a signal ends the program at once.
+    unsaved: Arc<AtomicBool>,
+}
 
 impl Interrupt {
     /// Catches the first signal as a flag; a second one ends the program at once.
     pub(super) fn catch() -> Result<Interrupt, Failure> {
-        let flag = Arc::new(AtomicBool::new(false));
+        let [requested, unsaved] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
             // In this order: the shutdown looks at the flag before it is set.
-            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&flag))
-                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)))
+            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&requested))
+                .and_then(|_| {
+                    signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&unsaved))
+                })
+                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&requested)))
                 .map_err(|e| Failure::failed(format!("cannot catch Ctrl-C: {e}")))?;
         }
-        Ok(Interrupt(flag))
+        Ok(Interrupt { requested, unsaved })
     }
 
     /// The flag itself.
     pub(super) fn flag(&self) -> &AtomicBool {
-        &self.0
+        &self.requested
     }
 
     /// Whether the user wants to stop.
     pub(super) fn requested(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.requested.load(Ordering::Relaxed)
+    }
+
+    /// Does work that saves nothing: the first signal in it ends the program at once.
+    pub(super) fn unsaved<T>(&self, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+        if self.requested() {
+            return Err(Failure::Interrupted);
+        }
+        self.unsaved.store(true, Ordering::Relaxed);
+        let done = work();
+        self.unsaved.store(false, Ordering::Relaxed);
+        done
     }
 }
 

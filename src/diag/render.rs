@@ -154,8 +154,8 @@ mod tests {
 
     #[test]
     fn without_a_place_there_is_still_help() {
-        let d = Diagnostic::new("E0601", "cannot read `x`").help("check the path").note("no such file");
-        let text = "[E0601] Error: cannot read `x`\n  Help: check the path\n  Note: no such file\n";
+        let d = Diagnostic::new("E0209", "the file has no model").help("write one").note("from `x`");
+        let text = "[E0209] Error: the file has no model\n  Help: write one\n  Note: from `x`\n";
         assert_eq!(render(&d, "f", "", Style::Plain), text);
     }
 }

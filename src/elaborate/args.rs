@@ -72,7 +72,13 @@ fn unknown(owner: &str, specs: &[ParamSpec], arg: &Given<'_>) -> Diagnostic {
             "E0202",
             format!("`{owner}` takes {count} argument{plural}, but more were given"),
         );
-        return arg.place.mark(error, "one too many");
+        let names: Vec<String> = specs.iter().map(|spec| format!("`{}`", spec.name)).collect();
+        let help = if names.is_empty() {
+            "leave it out".to_owned()
+        } else {
+            format!("they are {}", names.join(", "))
+        };
+        return arg.place.mark(error, "one too many").help(help);
     };
     let error = Diagnostic::new("E0202", format!("`{owner}` has no parameter `{}`", name.text));
     let error = name.place.mark(error, "unknown parameter");

@@ -45,6 +45,8 @@ pub(super) struct Frame<'a> {
     /// Names of all bindings: ordinals avoid them.
     bound: BTreeSet<&'a str>,
     ordinals: BTreeMap<String, usize>,
+    /// Names with ordinals that layers and blocks have.
+    given: BTreeSet<String>,
     /// The binding whose only layer is about to be made.
     pub(super) naming: Option<&'a str>,
 }
@@ -61,6 +63,7 @@ impl<'a> Frame<'a> {
             names: BTreeMap::new(),
             bound: bound.collect(),
             ordinals: BTreeMap::new(),
+            given: BTreeSet::new(),
             naming: None,
         }
     }
@@ -100,7 +103,8 @@ impl<'a> Frame<'a> {
             let ordinal = self.ordinals.entry(callee.to_owned()).or_default();
             *ordinal += 1;
             let name = format!("{callee}{ordinal}");
-            if !self.bound.contains(name.as_str()) {
+            // The eleventh `a` and the first `a1` would be the same.
+            if !self.bound.contains(name.as_str()) && self.given.insert(name.clone()) {
                 return format!("{}{name}", self.prefix);
             }
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::overrides;
 use super::paths::Scope;
 use super::recipes;
 use super::rules::{self, Choice, Entry};
@@ -10,7 +11,8 @@ use super::{Overrides, Report};
 use crate::diag::{Diagnostic, suggest};
 use crate::ir::{Attr, Role};
 use crate::syntax::ast::{
-    Block, File, Member, Model, Name, Place, Recipe, RecipeItem, Rule, Setting, Statement, Verb,
+    Arg, Block, ExprKind, File, Member, Model, Name, Place, Recipe, RecipeItem, Rule, Setting, Statement,
+    Verb,
 };
 use crate::types::ParamSpec;
 
@@ -230,11 +232,7 @@ fn unconditional(rules: &[Rule], report: &mut Report) -> Vec<Entry> {
 
 /// All entries that hold: conditions are about the bits of the broadest unconditional rules, flags included.
 fn conditional(state: &State, report: &mut Report) -> Vec<Entry> {
-    let decided: Vec<Entry> = state.entries.iter().chain(&state.overrides).cloned().collect();
-    let bits = Role::ALL.map(|role| {
-        let choice = rules::fold(&decided, Verb::Quantize, role.word(), &Scope::All, report)?;
-        bits(choice.specs, choice.given.get("bits"))
-    });
+    let bits = Role::ALL.map(|role| decided_bits(state, role));
     let mut holds = |rule: &Rule| match rule {
         Rule::At { what, comparison, number, .. } => {
             let bits = role(what).ok().and_then(|role| bits[role as usize]);
@@ -244,8 +242,31 @@ fn conditional(state: &State, report: &mut Report) -> Vec<Entry> {
     };
     let mut entries = vec![];
     walk(&state.rules, &mut holds, &mut entries, report);
-    entries.extend(state.overrides.iter().cloned());
+    for change in &state.overrides {
+        entries.push(change.clone());
+        report.take(overrides::check(&entries));
+    }
     entries
+}
+
+/// The bits that conditions are about. What else rules say is not looked at: whether it fits is known where they hold.
+fn decided_bits(state: &State, role: Role) -> Option<i64> {
+    let is_bits = |arg: &Arg| arg.name.as_ref().is_none_or(|name| name.text == "bits");
+    let only_bits = |entry: &Entry| {
+        let args = entry.args.iter().filter(|arg| is_bits(arg)).take(1).cloned().collect();
+        Entry { args, ..entry.clone() }
+    };
+    let entries: Vec<Entry> = state.entries.iter().chain(&state.overrides).map(only_bits).collect();
+    let choice = rules::fold(&entries, Verb::Quantize, role.word(), &Scope::All, &mut Report::default());
+    if let Some(choice) = choice {
+        return bits(choice.specs, choice.given.get("bits"));
+    }
+    // Where rules stand under conditions only, a flag may still say the bits.
+    let of_role = |entry: &&Entry| entry.is_about(Verb::Quantize, role.word()) && entry.scope == Scope::All;
+    entries.iter().rev().filter(of_role).flat_map(|entry| &entry.args).find_map(|arg| match arg.value.kind {
+        ExprKind::Int(bits) => Some(bits),
+        _ => None,
+    })
 }
 
 fn bits(specs: &[ParamSpec], given: Option<&Attr>) -> Option<i64> {

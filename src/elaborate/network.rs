@@ -48,10 +48,17 @@ fn check_names(merged: &Merged<'_>, report: &mut Report) {
         Statement::Bind(name, _) => Some(name),
         _ => None,
     });
-    for name in bound.filter(|name| CLASSES.contains(&name.text.as_str())) {
+    for name in bound {
+        let (label, why) = match name.text.as_str() {
+            "loss" => ("is there already", "every model has a `loss`".to_owned()),
+            text if CLASSES.contains(&text) => {
+                ("has a meaning in rules", format!("`of {text}` names layers by their place"))
+            }
+            _ => continue,
+        };
         let message = format!("`{}` cannot name a part of the model", name.text);
-        let error = name.place.mark(Diagnostic::new("E0205", message), "has a meaning in rules");
-        report.add(error.help(format!("call it otherwise: `of {}` names layers by their place", name.text)));
+        let error = name.place.mark(Diagnostic::new("E0205", message), label);
+        report.add(error.help(format!("call it otherwise: {why}")));
     }
 }
 
@@ -133,6 +140,12 @@ impl<'a> Builder<'a> {
         let mut result: Option<(Val, &'a Expr)> = None;
         for statement in statements {
             match (statement, block) {
+                (Statement::Bind(name, _), Some(_)) if result.is_some() => {
+                    let error = Diagnostic::new("E0209", format!("`{}` is bound after `return`", name.text));
+                    let error = name.place.mark(error, "nothing can use it");
+                    self.report.add(error.help("put `return` at the end of the block"));
+                    return None;
+                }
                 (Statement::Bind(name, value), _) => {
                     frame.naming = single_layer(value).then_some(name.text.as_str());
                     let value = expr::eval(self, frame, value);

@@ -108,6 +108,7 @@ impl Key<'_> {
         let [value] = self.values else {
             report.add(
                 Diagnostic::new("E0204", format!("`{}` takes one value", self.text))
+                    .help("keep one of them")
                     .note(format!("from `{}`", self.flag)),
             );
             return None;
@@ -155,27 +156,10 @@ impl Key<'_> {
             if rules::entries(verb, &subject, &[], &with, report).is_empty() {
                 return true;
             }
-        } else if rules::fold(&self.state.entries, verb, &subject.text, &scope, report).is_none()
-            && verb != Verb::Replace
-        {
-            report.add(self.nothing_to_change(verb, &subject.text));
-            return true;
         }
         let place = Place::Flag(self.flag.to_owned());
         self.state.overrides.push(Entry { verb, subject, scope, place, callee, args });
         true
-    }
-
-    fn nothing_to_change(&self, verb: Verb, subject: &str) -> Diagnostic {
-        let code = if verb == Verb::Quantize { "E0401" } else { "E0208" };
-        Diagnostic::new(
-            code,
-            format!("`{}` changes a rule, but no rule says how to {} {subject}", self.flag, verb.word()),
-        )
-        .help(format!(
-            "give a whole rule (`{}=<name>(...)`), or use a recipe",
-            self.text.rsplit_once('.').map_or(self.text, |p| p.0)
-        ))
     }
 
     /// A bare number where a rule belongs: most likely the bits.
@@ -214,6 +198,23 @@ impl Key<'_> {
             None => error.help(format!("keys are such as {}", sample(&keys))),
         }
     }
+}
+
+/// Whether the last of some entries, if it changes a rule, has one before it to change.
+pub(super) fn check(entries: &[Entry]) -> Result<(), Diagnostic> {
+    let Some((change, before)) = entries.split_last() else { return Ok(()) };
+    let Entry { verb, subject: Name { text: subject, .. }, scope, place, callee, .. } = change;
+    let is_there = || rules::fold(before, *verb, subject, scope, &mut Report::default()).is_some();
+    if callee.is_some() || *verb == Verb::Replace || is_there() {
+        return Ok(());
+    }
+    let flag = if let Place::Flag(flag) = place { flag } else { subject };
+    let code = if *verb == Verb::Quantize { "E0401" } else { "E0208" };
+    let word = if *verb == Verb::Rectify { verb.word() } else { subject };
+    let rule = scope.text().map_or(word.to_owned(), |path| format!("{path}.{word}"));
+    let what = format!("`{flag}` changes a rule, but no rule says how to {} {subject}", verb.word());
+    Err(Diagnostic::new(code, what)
+        .help(format!("give a whole rule (`{rule}=<name>(...)`), or use a recipe")))
 }
 
 fn sample(keys: &[String]) -> String {

@@ -203,7 +203,7 @@ fn accepted_bits(before: &Choice, specs: &[ParamSpec]) -> Option<Attr> {
 }
 
 impl Entry {
-    fn is_about(&self, verb: Verb, subject: &str) -> bool {
+    pub(super) fn is_about(&self, verb: Verb, subject: &str) -> bool {
         self.verb == verb && self.subject.text == subject
     }
 }
@@ -241,6 +241,7 @@ pub(super) fn syntax(entry: &Entry, choice: &Choice) -> ast::Rule {
 /// Puts rules of single layers in place of those for paths: which rules hold together there, for all layers, `first`, `last`
 /// and `logits`, blocks and other paths, is known only of a layer. Reports paths that reach none.
 pub(super) fn resolve(merged: &mut Merged<'_>, network: &Network, report: &mut Report) {
+    let written: BTreeSet<&String> = network.layers.iter().collect();
     for verb in [Verb::Quantize, Verb::Rectify] {
         for subject in subjects(verb) {
             let entries: Vec<&Entry> =
@@ -251,7 +252,9 @@ pub(super) fn resolve(merged: &mut Merged<'_>, network: &Network, report: &mut R
             }
             let role = Role::ALL.into_iter().find(|role| role.word() == subject);
             let mut rules = vec![];
-            for (layer, classes) in ops::rules::layers(&network.module, role) {
+            let layers = ops::rules::layers(&network.module, role);
+            // Nobody writes the loss: a pattern does not mean it.
+            for (layer, classes) in layers.into_iter().filter(|(layer, _)| written.contains(layer)) {
                 let here = Scope::Path(layer);
                 let holds = |scope: &Scope| match scope {
                     Scope::Class(class) => classes.contains(class),

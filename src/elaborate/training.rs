@@ -204,7 +204,7 @@ impl Settings {
                     "E0204",
                     format!("`{key}` takes one value, but is given {}", values.len()),
                 );
-                report.add(name.place.mark(error, "this setting"));
+                report.add(name.place.mark(error, "this setting").help("keep one of them"));
             }
         }
     }

@@ -151,10 +151,10 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    pub(super) fn codes(&self, value: Value, op: &str) -> Result<Codes, Diagnostic> {
+    pub(super) fn codes(&self, value: Value, path: &str) -> Result<Codes, Diagnostic> {
         match self.get(value)? {
             Tensor::Codes(codes) => Ok(codes.clone()),
-            _ => Err(unsupported(format!("`{op}` reads a tensor that is not quantized"))
+            _ => Err(unsupported(format!("`{path}` reads a tensor that is not quantized"))
                 .help("quantize activations in the model, or in a recipe that it uses")),
         }
     }
@@ -191,9 +191,10 @@ impl Lowering<'_> {
 
     fn contraction(&mut self, node: &Node) -> Done {
         let conv = self.conv(node, 0)?;
-        let input = self.codes(node.operands[0], &node.op)?;
+        let input = self.codes(node.operands[0], &node.path)?;
         if conv.whole && conv.taps() > 1 && input.padding > 0 {
-            return Err(unsupported("a tensor is read by a linear layer and by a padded convolution"));
+            return Err(unsupported("a tensor is read by a linear layer and by a padded convolution")
+                .help("give the convolution no padding, or put a pool before `flatten`"));
         }
         if conv.depthwise {
             depthwise::check(&conv, &input)?;
@@ -557,7 +558,7 @@ impl Lowering<'_> {
     }
 
     fn average(&mut self, node: &Node) -> Done {
-        let input = self.codes(node.operands[0], &node.op)?;
+        let input = self.codes(node.operands[0], &node.path)?;
         let out = shape_of(self.module, node.results[0])?;
         pool::not_the_image(&node.op, &input)?;
         let window = self.pooling(node, input.shape)?;
@@ -580,7 +581,7 @@ impl Lowering<'_> {
     }
 
     fn max_pool(&mut self, node: &Node) -> Done {
-        let input = self.codes(node.operands[0], &node.op)?;
+        let input = self.codes(node.operands[0], &node.path)?;
         pool::not_the_image(&node.op, &input)?;
         let window = self.pooling(node, input.shape)?;
         if window.padding > 0 && zero_code(&input.zero) != 0 {

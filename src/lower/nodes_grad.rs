@@ -494,7 +494,7 @@ impl Lowering<'_> {
         }
         let window = self.window(node, shape);
         let (maximum, path) = (node.op == "max_pool_grad", node.path.as_str());
-        let input = if maximum { Some(self.codes(node.operands[1], &node.op)?) } else { None };
+        let input = if maximum { Some(self.codes(node.operands[1], &node.path)?) } else { None };
         let mut unit = wide.unit;
         if !maximum {
             let factor = 1.0 / (window.size.0 * window.size.1) as f64;

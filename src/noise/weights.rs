@@ -44,10 +44,13 @@ impl<'a> Point<'a> {
         noises.chunks_exact(passes as usize).map(|of_path| mean(of_path.iter().copied())).collect()
     }
 
-    /// The noise of weight gradients where all quantizers round, with the random numbers of [`Point::alone`]; the mean of so
-    /// many passes; on so many threads.
-    pub fn together(&self, passes: u64, threads: usize) -> f64 {
-        let noises = parallel(passes, threads, |seed| self.weight_noise(&self.pass(|_| true, seed + 1).1));
+    /// The noise of weight gradients where all quantizers of some roles round, with the random numbers of [`Point::alone`];
+    /// the mean of so many passes; on so many threads.
+    pub fn together(&self, roles: &[Role], passes: u64, threads: usize) -> f64 {
+        let rounds = |index: usize| {
+            role(self.module, &self.module.nodes[index]).is_some_and(|role| roles.contains(&role))
+        };
+        let noises = parallel(passes, threads, |seed| self.weight_noise(&self.pass(rounds, seed + 1).1));
         mean(noises.into_iter())
     }
 

@@ -34,7 +34,7 @@ impl Op for Conv2d {
         if let Some(bias) = operands.get(2) {
             shapes::expect("conv2d", "a bias", bias, &[co])?;
         }
-        let [oh, ow] = Window::conv([kh, kw], attrs).output("conv2d", [h, w])?;
+        let [oh, ow] = Window::conv([kh, kw], attrs).output("conv", [h, w])?;
         Ok(vec![TensorType::real([n, oh, ow, co])])
     }
 

@@ -41,7 +41,7 @@ impl Op for DepthwiseConv2d {
         if let Some(bias) = operands.get(2) {
             shapes::expect("depthwise_conv2d", "a bias", bias, &[c])?;
         }
-        let [oh, ow] = Window::conv(kernel, attrs).output("depthwise_conv2d", [h, w])?;
+        let [oh, ow] = Window::conv(kernel, attrs).output("depthwise_conv", [h, w])?;
         Ok(vec![TensorType::real([n, oh, ow, c])])
     }
 

@@ -154,23 +154,31 @@ fn hint(diagnostic: Diagnostic, source: &str, at: usize, positives: &[Rule]) -> 
     } else if before.ends_with(|c: char| c.is_ascii_digit()) && rest.starts_with('x') {
         diagnostic.help("a size is written without blanks: `3x3`, `32x32x3`")
     } else {
-        match meant(rest, positives) {
-            Some(help) => diagnostic.help(help),
-            None => diagnostic,
-        }
+        let word: String = rest.chars().take_while(char::is_ascii_alphanumeric).collect();
+        diagnostic.help(meant(&word, positives).unwrap_or_else(|| match &word[..] {
+            _ if rest.is_empty() => "put what is expected at the end".to_owned(),
+            word if positives.contains(&Rule::name) && is_keyword(word) => {
+                format!("`{word}` is a word of the language and cannot be a name")
+            }
+            _ => "leave it out, or put what is expected before it".to_owned(),
+        }))
     }
 }
 
+/// Whether a word has a meaning of its own, so that nothing can be called by it.
+fn is_keyword(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_ascii_alphabetic()) && Grammar::parse(Rule::name, word).is_err()
+}
+
 /// A keyword that was expected and nearly written, or the start of a rule whose first word was not understood.
-fn meant(rest: &str, positives: &[Rule]) -> Option<String> {
-    let word: String = rest.chars().take_while(char::is_ascii_alphanumeric).collect();
+fn meant(word: &str, positives: &[Rule]) -> Option<String> {
     let expected = positives.iter().map(|r| human(*r).trim_matches('`'));
     if word == "with" || word == "of" {
         let forms =
             "`quantize weights with ...`, `rectify batch_norm with ...` or `replace <layer> with ...`";
         return Some(format!("a rule is {forms}"));
     }
-    suggest::nearest(&word, expected).map(|keyword| format!("did you mean `{keyword}`?"))
+    suggest::nearest(word, expected).map(|keyword| format!("did you mean `{keyword}`?"))
 }
 
 /// "a name, `)` or an operator".

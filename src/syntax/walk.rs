@@ -10,6 +10,9 @@ use super::parse::Rule;
 use super::{MAX_CHAIN, MAX_STAGES};
 use crate::diag::{Diagnostic, Span};
 
+/// What to do about an expression that is too long.
+const SPLIT: &str = "name parts of it with a binding, or move them into a block";
+
 /// The builder of a tree; errors are collected and leave a harmless value in their place.
 pub(super) struct Walk<'a> {
     place: &'a dyn Fn(Span) -> Place,
@@ -80,9 +83,9 @@ impl<'a> Walk<'a> {
         (self.place)(span(node))
     }
 
-    fn fail(&mut self, code: &'static str, node: &Node<'_>, message: String, label: &str) {
+    fn fail(&mut self, code: &'static str, node: &Node<'_>, message: String, label: &str, help: &str) {
         let diagnostic = self.place(node).mark(Diagnostic::new(code, message), label);
-        self.errors.push(diagnostic);
+        self.errors.push(diagnostic.help(help));
     }
 
     pub(super) fn file(&mut self, node: Node<'_>) -> File {
@@ -203,6 +206,7 @@ impl<'a> Walk<'a> {
                         &part,
                         format!("more than {MAX_CHAIN} operators in one expression"),
                         "one too many",
+                        SPLIT,
                     );
                     break;
                 }
@@ -213,6 +217,7 @@ impl<'a> Walk<'a> {
                         &part,
                         format!("more than {MAX_STAGES} stages in one pipeline"),
                         "one too many",
+                        SPLIT,
                     );
                     break;
                 }
@@ -275,7 +280,8 @@ impl<'a> Walk<'a> {
             }
         }
         if arms.len() > MAX_STAGES {
-            self.fail("E0103", &whole, format!("more than {MAX_STAGES} branches in one `if`"), "too many");
+            let message = format!("more than {MAX_STAGES} branches in one `if`");
+            self.fail("E0103", &whole, message, "too many", SPLIT);
         }
         ExprKind::If { arms, otherwise: Box::new(otherwise.expect("the grammar ends an `if` with a branch")) }
     }
@@ -285,7 +291,8 @@ impl<'a> Walk<'a> {
         match parts(node).next() {
             Some(inner) => self.expr(inner),
             None => {
-                self.fail("E0101", &whole, "this branch is empty".into(), "expected an expression");
+                let help = "each branch gives a value: `if stride == 1 { x } else { x |> max_pool(2) }`";
+                self.fail("E0101", &whole, "this branch is empty".into(), "expected an expression", help);
                 Expr { kind: ExprKind::Int(0), place: self.place(&whole) }
             }
         }
@@ -311,7 +318,8 @@ impl<'a> Walk<'a> {
 
     fn int(&mut self, node: &Node<'_>) -> i64 {
         node.as_str().parse().unwrap_or_else(|_| {
-            self.fail("E0104", node, "this number does not fit into 64 bits".into(), "too large");
+            let help = format!("use a number up to {}", i64::MAX);
+            self.fail("E0104", node, "this number does not fit into 64 bits".into(), "too large", &help);
             0
         })
     }
@@ -321,7 +329,8 @@ impl<'a> Walk<'a> {
         if value.is_finite() {
             return value;
         }
-        self.fail("E0104", node, "this number is larger than any finite number".into(), "too large");
+        let help = format!("use a number up to {:e}", f64::MAX);
+        self.fail("E0104", node, "this number is larger than any finite number".into(), "too large", &help);
         0.0
     }
 
@@ -329,7 +338,14 @@ impl<'a> Walk<'a> {
         let sides =
             node.as_str().split('x').map(|side| side.parse::<i64>().ok().and_then(|v| u64::try_from(v).ok()));
         sides.collect::<Option<Vec<u64>>>().unwrap_or_else(|| {
-            self.fail("E0104", node, "a side of this size does not fit into 63 bits".into(), "too large");
+            let help = format!("use sides up to {}", i64::MAX);
+            self.fail(
+                "E0104",
+                node,
+                "a side of this size does not fit into 63 bits".into(),
+                "too large",
+                &help,
+            );
             vec![1]
         })
     }

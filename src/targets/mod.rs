@@ -16,6 +16,7 @@ mod x86_64_baseline;
 
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
+use target_lexicon::Triple;
 
 /// How a target multiplies and adds four bytes at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +161,7 @@ impl Target {
     /// The compiler for this target: position-independent for object files, not for code in memory.
     pub fn isa(&self, effort: Effort, position_independent: bool) -> Result<OwnedTargetIsa, String> {
         let flags = self.flags(effort, position_independent).map_err(|e| self.broken(&e.to_string()))?;
-        let triple = self.triple.parse().map_err(|e| self.broken(&format!("{e:?}")))?;
+        let triple: Triple = self.triple.parse().map_err(|e| self.broken(&format!("{e:?}")))?;
         let mut builder = isa::lookup(triple).map_err(|e| self.broken(&e.to_string()))?;
         for setting in self.settings {
             builder.enable(setting).map_err(|e| self.broken(&e.to_string()))?;

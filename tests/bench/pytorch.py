@@ -234,8 +234,8 @@ class InvertedResidual(nn.Module):
     def __init__(self, cin, cout, stride, expand):
         super().__init__()
         wide = cin * expand
-        layers = [conv_bn(cin, wide, 1, activation=nn.ReLU6)] if expand != 1 else []
-        layers += [conv_bn(wide, wide, 3, stride, groups=wide, activation=nn.ReLU6), conv_bn(wide, cout, 1, activation=None)]
+        layers = [conv_bn(cin, wide, 1, activation=nn.ReLU)] if expand != 1 else []
+        layers += [conv_bn(wide, wide, 3, stride, groups=wide, activation=nn.ReLU), conv_bn(wide, cout, 1, activation=None)]
         self.main, self.add = nn.Sequential(*layers), stride == 1 and cin == cout
 
     def forward(self, x):
@@ -245,12 +245,12 @@ class InvertedResidual(nn.Module):
 def mobilenet_v2():
     """For 32x32: the first two strides of the network for 224x224 are 1."""
     settings = [(1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
-    layers, cin = [conv_bn(3, 32, 3, activation=nn.ReLU6)], 32
+    layers, cin = [conv_bn(3, 32, 3, activation=nn.ReLU)], 32
     for expand, cout, blocks, stride in settings:
         for i in range(blocks):
             layers.append(InvertedResidual(cin, cout, stride if i == 0 else 1, expand))
             cin = cout
-    return nn.Sequential(*layers, conv_bn(cin, 1280, 1, activation=nn.ReLU6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head(1280))
+    return nn.Sequential(*layers, conv_bn(cin, 1280, 1, activation=nn.ReLU), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head(1280))
 
 
 def network(name):

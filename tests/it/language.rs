@@ -173,6 +173,29 @@ fn conditions_follow_the_merged_bits() {
 }
 
 #[test]
+fn keys_change_the_rules_that_hold_with_their_bits() {
+    let module = elaborated(RESNET8, "activations.init=4 --abits 4").module;
+    assert_eq!(scheme(&module, Role::Activations, &Layers::All).params["init"], Attr::Real(4.0));
+    let source = model(
+        "at gbits <= 4 { rectify batch_norm with log_gain }
+         image |> conv(4, 3x3) |> batch_norm |> relu |> flatten |> linear(10)",
+    );
+    elaborated(&source, "rectify.strength=0.1 --gbits 4");
+    let found = compile(&source, &overrides("rectify.strength=0.1 --gbits 5")).err().unwrap_or_default();
+    assert_eq!(found.iter().map(|d| d.code).collect::<Vec<_>>(), ["E0208"]);
+    let source = model("image |> flatten |> linear(10)").replace(
+        "use recipe plain",
+        "quantize weights with max_abs quantize activations with running_max
+         at gbits <= 4 { quantize gradients with stochastic(per = channel) }
+         at gbits > 4 { quantize gradients with stochastic(per = tensor) }",
+    );
+    for (flags, per) in [("--gbits 4", "channel"), ("--gbits 5", "tensor")] {
+        let module = elaborated(&source, flags).module;
+        assert_eq!(gradients(&module, &Layers::All, "per"), Attr::Word(per.into()), "{flags}");
+    }
+}
+
+#[test]
 fn narrow_rules_inherit_what_they_do_not_name() {
     let module = elaborated(RESNET8, "gradients.range=hindsight basic2.conv1.gradients.bits=3").module;
     let narrow = Layers::Path("basic2.conv1".into());
@@ -248,6 +271,20 @@ fn patterns_reach_each_layer_that_matches() {
         module.rules.iter().map(|r| &r.layers).filter(|l| matches!(l, Layers::Path(_))).collect();
     let expected = [1, 2, 3].map(|i| Layers::Path(format!("basic{i}.conv2")));
     assert_eq!(reached, expected.iter().collect::<Vec<_>>());
+    // The loss is no layer that `*` could mean.
+    for subject in ["weights", "activations", "gradients"] {
+        elaborated(RESNET8, &format!("*.{subject}.bits=5"));
+    }
+}
+
+#[test]
+fn layers_of_many_blocks_have_different_names() {
+    let body =
+        "block a(x) { return x |> conv(4, 3x3) |> relu } block a1(x) { return x |> conv(4, 3x3) |> relu }
+                image |> a * 11 |> a1 |> flatten |> linear(10)";
+    let module = elaborated(&model(body), "").module;
+    let names: Vec<&str> = module.params.iter().map(|param| param.name.as_str()).collect();
+    assert!(names.contains(&"a11.conv1.weight") && names.contains(&"a12.conv1.weight"), "{names:?}");
 }
 
 #[test]

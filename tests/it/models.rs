@@ -1,4 +1,4 @@
-//! The networks that come with the program: each learns a few images of the built-in sample.
+//! The networks that come with the program, but `resnet50`, which is too large: each learns a few images of the built-in sample.
 
 use fqt_runtime::session::Mode;
 use fqtc::types::real;

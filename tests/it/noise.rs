@@ -121,7 +121,7 @@ fn of_role(role: Role, words: &str) -> (Vec<Codes>, Vec<f64>, f64) {
     let point = if role == Role::Gradients { Point::of_weights } else { Point::of_step };
     let point = point(&module, &params, &image, &labels);
     let alone = point.alone(role, &paths, 4, 2);
-    (layers, alone, point.together(12, 2))
+    (layers, alone, point.together(&Role::ALL, 12, 2))
 }
 
 #[test]

@@ -386,6 +386,10 @@ fn every_diagnostic_code_is_in_the_table() {
 fn nothing_speaks_of_the_machine_it_was_written_on() {
     let texts = [("grammar", "md"), ("models", "md"), ("models", "fqt"), ("tests", "md"), ("tests", "py")];
     let texts = texts.into_iter().flat_map(|(folder, extension)| read(folder, extension)).chain(sources());
+    let others = ["README.md", "Cargo.toml", ".ci/run"]
+        .map(|path| (path.to_owned(), fs::read_to_string(root().join(path)).expect("a readable text file")));
+    let scripts = ["sh", "snap"].into_iter().flat_map(|extension| read("tests", extension));
+    let texts = texts.chain(others).chain(scripts);
     let personal = ["/work", "/home"].map(|folder| format!("{folder}/"));
     let offenders = texts.filter(|(_, text)| personal.iter().any(|folder| text.contains(folder.as_str())));
     fail_if_any(offenders.map(|(path, _)| format!("{path}: a path outside the repository")).collect());

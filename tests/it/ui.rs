@@ -70,6 +70,7 @@ fn every_diagnostic_says_what_to_do() {
         for d in found {
             let known = fqtc::diag::codes::find(d.code).is_some();
             assert!(known, "{}: {} is not in the table", path.display(), d.code);
+            assert!(d.help.is_some(), "{}: no help for `{}`", path.display(), d.message);
             assert!(!d.message.is_empty() && !d.message.ends_with('.'), "{}: {}", path.display(), d.message);
         }
     }

@@ -12,7 +12,7 @@
 use std::path::PathBuf;
 
 use super::budget::Budget;
-use super::calibration::{Calibration, EPOCHS};
+use super::calibration::{self, Calibration};
 use super::cells::command;
 use super::check_place;
 use super::noise::number;
@@ -77,6 +77,15 @@ struct Request<'a> {
     widths: Vec<u32>,
 }
 
+/// A module in which everything of a role has so many bits.
+struct View {
+    role: Role,
+    bits: u32,
+    /// The tensors to measure in it, by their numbers.
+    places: Vec<usize>,
+    module: Module,
+}
+
 impl Request<'_> {
     /// The model with so many bits for all that is chosen; of the settings, those of the command line.
     fn model(&self, base: u32) -> Model {
@@ -108,8 +117,8 @@ impl Request<'_> {
 
     /// Trains the model at the base width.
     fn calibrate(&self, base: u32, interrupt: &Interrupt) -> Result<Calibration, Failure> {
-        let mut model = self.model(base);
-        model.settings.epochs = self.args.model.settings.epochs.or(Some(EPOCHS));
+        let mut model = calibration::briefly(self.model(base));
+        model.settings.epochs = self.args.model.settings.epochs;
         Calibration::of(self.source, &model, &self.args.machine, &self.args.images, None, interrupt)
     }
 
@@ -123,53 +132,67 @@ impl Request<'_> {
         let (image, labels) = calibration.batch(module, &calibration.data.train);
         let of = if frozen { Point::of_weights } else { Point::of_step };
         let point = of(module, &calibration.params(module)?, &image, &labels);
-        super::calibration::measurable(&point)?;
+        calibration::measurable(&point)?;
         Ok(point)
     }
 
-    /// The noise that all quantizers of a module make at once.
+    /// The noise that all quantizers of what is chosen make at once.
     fn together(&self, module: &Module, calibration: &Calibration) -> Result<f64, Failure> {
         let frozen = self.args.choose.iter().all(|&role| role == Role::Gradients);
         let point = self.point(module, calibration, frozen)?;
-        Ok(point.together(self.args.passes, self.args.machine.threads()))
+        Ok(point.together(&self.args.choose, self.args.passes, self.args.machine.threads()))
+    }
+
+    /// What is to be measured for the widths that something may have, with weights of the base width.
+    fn views(&self, base: u32, coded: &[Coded]) -> Result<Vec<View>, Failure> {
+        let trained = self.module(&self.model(base))?;
+        let mut views = vec![];
+        for (role, &bits) in
+            Role::ALL.iter().flat_map(|&role| self.widths.iter().map(move |bits| (role, bits)))
+        {
+            // Widths that rules state are the same in every module.
+            let is_here =
+                |index: &usize| coded[*index].role == role && (coded[*index].is_free() || bits == base);
+            let places: Vec<usize> = (0..coded.len()).filter(is_here).collect();
+            if !places.is_empty() {
+                let module = self.module(&widths::model(role, bits, &self.model(base), coded))?;
+                calibration::check(&module, &trained)?;
+                views.push(View { role, bits, places, module });
+            }
+        }
+        Ok(views)
+    }
+
+    /// Measures the noise of each of some tensors in a view.
+    fn measure(&self, view: &View, calibration: &Calibration, coded: &[Coded]) -> Result<Vec<f64>, Failure> {
+        let View { role, bits, places, module } = view;
+        note(&format!("{} of {bits} bits: the noise of each layer", role.word()));
+        let point = self.point(module, calibration, *role == Role::Gradients)?;
+        let paths: Vec<&str> = places.iter().map(|&index| coded[index].path.as_str()).collect();
+        // Only gradients are rounded at random.
+        let passes = if *role == Role::Gradients { self.args.passes } else { 1 };
+        let noises = point.alone(*role, &paths, passes, self.args.machine.threads());
+        match noises.iter().position(|noise| !noise.is_finite()) {
+            Some(at) => Err(Failure::failed(format!(
+                "the noise of {bits} bits at `{}` is beyond all numbers",
+                paths[at]
+            ))
+            .help("train for another time or at another rate")),
+            None => Ok(noises),
+        }
     }
 
     /// Measures the noise of every width that something may have.
-    fn measure(
+    fn measure_all(
         &self,
-        base: u32,
+        views: &[View],
         calibration: &Calibration,
         coded: &[Coded],
-        interrupt: &Interrupt,
     ) -> Result<Vec<Vec<Width>>, Failure> {
         let mut measured: Vec<Vec<Width>> = vec![vec![]; coded.len()];
-        for role in Role::ALL {
-            let of_role = |index: &usize| coded[*index].role == role;
-            let all: Vec<usize> = (0..coded.len()).filter(of_role).collect();
-            for &bits in &self.widths {
-                // Widths that rules state are the same in every module.
-                let here = |index: &usize| coded[*index].is_free() || bits == base;
-                let places: Vec<usize> = all.iter().copied().filter(here).collect();
-                if interrupt.requested() {
-                    return Err(Failure::Interrupted);
-                }
-                if places.is_empty() {
-                    continue;
-                }
-                note(&format!("{} of {bits} bits: the noise of each layer", role.word()));
-                let module = self.module(&widths::model(role, bits, &self.model(base), coded))?;
-                let point = self.point(&module, calibration, role == Role::Gradients)?;
-                let paths: Vec<&str> = places.iter().map(|&index| coded[index].path.as_str()).collect();
-                // Only gradients are rounded at random.
-                let passes = if role == Role::Gradients { self.args.passes } else { 1 };
-                let noises = point.alone(role, &paths, passes, self.args.machine.threads());
-                if let Some(at) = noises.iter().position(|noise| !noise.is_finite()) {
-                    let what = format!("the noise of {bits} bits at `{}` is beyond all numbers", paths[at]);
-                    return Err(Failure::failed(what).help("train for another time or at another rate"));
-                }
-                for (index, noise) in places.into_iter().zip(noises) {
-                    measured[index].push(Width { bits: coded[index].bits(bits), noise });
-                }
+        for view in views {
+            for (&index, noise) in view.places.iter().zip(self.measure(view, calibration, coded)?) {
+                measured[index].push(Width { bits: coded[index].bits(view.bits), noise });
             }
         }
         Ok(measured)
@@ -183,7 +206,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     check_place(args.write.as_deref())?;
     stated_twice(args)?;
     let mut request = Request { args, source: &source, widths: vec![] };
-    request.widths = widths::accepted(|bits| request.module(&request.model(bits)).map(|_| ()))?;
+    request.widths = widths::accepted(2..=8, |bits| request.module(&request.model(bits)).map(|_| ()))?;
     let (narrowest, widest) = (request.widths[0], request.widths[request.widths.len() - 1]);
     let coded = request.coded(widest)?;
     if !coded.iter().any(Coded::is_free) {
@@ -202,8 +225,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     // What the rules mean by a width of one may depend on the general width of another.
     let coded = request.coded(base)?;
     let cost = args.budget.cost(&request.module(&request.model(base))?, &coded);
+    let views = request.views(base, &coded)?;
     let calibration = request.calibrate(base, &interrupt)?;
-    let tensors = request.measure(base, &calibration, &coded, &interrupt)?;
+    let tensors = interrupt.unsaved(|| request.measure_all(&views, &calibration, &coded))?;
     let problem = Problem { tensors, terms: cost.terms.clone() };
     let room = cost.room.saturating_sub(cost.fixed);
     let choice =
@@ -213,31 +237,36 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     model.changes.extend(coded.iter().zip(&choice.widths).flat_map(|(c, width)| c.changes(base, width.bits)));
     let module = request.module(&model)?;
     let uniform = request.module(&request.model(base))?;
+    let noises =
+        interrupt.unsaved(|| Ok([&module, &uniform].map(|module| request.together(module, &calibration))))?;
+    let [chosen, everywhere] = noises;
+    let (chosen, everywhere) = (number(chosen?), number(everywhere?));
     say(&format!(
         "\n{}. Noise in the gradients of the weights, the mean of all layers: {} as the sum of the above;\n\
-         of all quantizers at once, {} with these bits and {} with {base} bits everywhere.\n",
+         of these quantizers at once, {chosen} with these bits and {everywhere} with {base} bits everywhere.\n",
         args.budget.show(&cost, cost.fixed + choice.cost),
         number(choice.noise),
-        number(request.together(&module, &calibration)?),
-        number(request.together(&uniform, &calibration)?),
     ))?;
     finish(&request, model)
 }
 
 /// Bits cannot be given and chosen.
 fn stated_twice(args: &Args) -> Result<(), Failure> {
-    let given = [
+    let flags = [
         (Role::Gradients, "--gbits", args.model.gbits),
         (Role::Weights, "--wbits", args.model.settings.wbits),
         (Role::Activations, "--abits", args.model.settings.abits),
     ];
-    match given.iter().find(|(role, _, bits)| bits.is_some() && args.choose.contains(role)) {
-        Some((role, flag, _)) => {
-            Err(Failure::usage(format!("{flag} states the bits of {}, which are to be chosen", role.word()))
-                .help(format!("leave out {flag}, or name other codes with --choose")))
-        }
-        None => Ok(()),
+    for (role, flag, bits) in flags.into_iter().filter(|(role, ..)| args.choose.contains(role)) {
+        let change = args.model.changes.iter().find(|change| widths::is_general(change, role));
+        let Some(given) = bits.map(|_| flag).or(change.map(String::as_str)) else { continue };
+        return Err(Failure::usage(format!(
+            "`{given}` states the bits of {}, which are to be chosen",
+            role.word()
+        ))
+        .help(format!("leave out `{given}`, or name other codes with --choose")));
     }
+    Ok(())
 }
 
 /// Says how to train what was chosen, and writes it.

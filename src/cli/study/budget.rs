@@ -102,11 +102,11 @@ impl Budget {
             Budget::Bytes(bytes) => {
                 cost.room = bytes.saturating_mul(8);
                 for codes in Role::ALL.into_iter().flat_map(|role| noise::codes(module, role)) {
+                    // A gradient may have codes for each derivative.
+                    let count = codes.elements * codes.quantizers.len() as u64;
                     match place(coded, &codes) {
-                        Some(tensor) => {
-                            cost.terms.push(Term { count: codes.elements, tensors: vec![tensor] })
-                        }
-                        None => cost.fixed += codes.elements * code_bits(module, codes.quantizers[0]),
+                        Some(tensor) => cost.terms.push(Term { count, tensors: vec![tensor] }),
+                        None => cost.fixed += count * code_bits(module, codes.quantizers[0]),
                     }
                 }
             }

@@ -19,8 +19,11 @@ use crate::ir::{Module, Param};
 use crate::noise::Point;
 use crate::tensor::Tensor;
 
-/// Passes over the training images, if nothing else is said: enough that weights are no longer random.
-pub(super) const EPOCHS: i64 = 1;
+/// A model that trains for one epoch, if neither settings nor flags say otherwise: enough that weights are no longer random.
+pub(super) fn briefly(mut model: Model) -> Model {
+    model.changes.insert(0, "epochs=1".to_owned());
+    model
+}
 
 /// Trained weights, and the images they are for.
 pub(super) struct Calibration {

@@ -9,6 +9,7 @@ use super::Sweep;
 use crate::cli::failure::Failure;
 use crate::cli::images::Images;
 use crate::cli::options::{Model, Settings};
+use crate::cli::run_folder::LONGEST;
 
 /// Combinations of one study.
 const MAX_CELLS: usize = 10_000;
@@ -153,9 +154,19 @@ fn cell(args: &Sweep, axes: &[Axis], values: Vec<String>) -> Cell {
     let model = model(args.model(), &args.changes, &args.settings, axes, &values);
     let labels: Vec<String> =
         axes.iter().zip(&values).map(|(axis, value)| axis.subject.label(value)).collect();
-    let name = if labels.is_empty() { "run".to_owned() } else { labels.join("-") };
+    let name = if labels.is_empty() { "run".to_owned() } else { shortened(labels.join("-")) };
     let command = command(&model, &args.images, Some(&name));
     Cell { name, values, model, command }
+}
+
+/// A name that is short enough for a folder: what is left out of a longer one stands there as a hash of the whole.
+fn shortened(name: String) -> String {
+    if name.len() <= LONGEST {
+        return name;
+    }
+    let hash = fqt_runtime::checkpoint::hex(name.as_bytes());
+    let kept = (0..=LONGEST - 17).rev().find(|&at| name.is_char_boundary(at)).unwrap_or(0);
+    format!("{}-{}", &name[..kept], &hash[..16])
 }
 
 /// The model of a combination.
@@ -292,6 +303,15 @@ mod tests {
              --seed 1 --name b-g4-x.range=max_1_2_-s1"
         );
         assert_eq!(of("m.fqt a=1").expect("one cell")[0].name, "run");
+    }
+
+    #[test]
+    fn names_that_are_too_long_are_shortened_and_stay_different() {
+        let long = "ü".repeat(70);
+        let names: Vec<String> =
+            of(&format!("m.fqt a={long}1,{long}2")).expect("cells").into_iter().map(|c| c.name).collect();
+        assert!(names.iter().all(|name| name.len() <= LONGEST && name.starts_with("a=üü")), "{names:?}");
+        assert_ne!(names[0], names[1]);
     }
 
     #[test]

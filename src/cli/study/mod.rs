@@ -70,7 +70,8 @@ struct Sweep {
     /// Model file (.fqt), or the name of a built-in model
     #[arg(value_name = "MODEL", required = true)]
     model: Option<PathBuf>,
-    /// Settings to change; values between commas are compared, such as optimizer.lr=0.05,0.1
+    /// Settings to change; values between commas are compared, such as optimizer.lr=0.05,0.1 (so more than one `augment` at
+    /// once is for the model file to state)
     #[arg(value_name = "KEY=VALUE,...")]
     changes: Vec<String>,
     /// Recipes to compare
@@ -249,6 +250,11 @@ fn distinct(planned: &[(Planned, Standing)]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The way out where the files of a cell are damaged.
+fn train_again(folder: &Path) -> String {
+    format!("remove the folder `{}` to train this cell again", folder.display())
+}
+
 /// The name of the study.
 fn name(args: &Sweep) -> String {
     let stem = || args.model().file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -376,6 +382,9 @@ fn train(
         Err(error) if error.kind == ErrorKind::Diverged => {
             record.state = State::Diverged;
             record.reason = Some(error.message);
+        }
+        Err(error) if resume.is_some() && error.kind == ErrorKind::Corrupt => {
+            return Err(Failure::from(error).help(train_again(&planned.folder)));
         }
         Err(error) => return Err(error.into()),
     }

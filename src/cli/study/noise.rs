@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::NonEmptyStringValueParser;
 
-use super::calibration::{self, Calibration, EPOCHS};
+use super::calibration::{self, Calibration};
 use super::cells::{self, Axis};
 use super::{check_place, widths};
 use crate::cli::failure::Failure;
@@ -15,7 +15,7 @@ use crate::cli::options::{Machine, Model, Settings};
 use crate::cli::source::Source;
 use crate::cli::terminal::{Interrupt, note, say, table};
 use crate::cli::{compile, run_folder};
-use crate::ir::{Module, Stage};
+use crate::ir::{Module, Role, Stage};
 use crate::noise::{Crossing, Layer, Point};
 
 /// Show how the noise of quantized gradients grows from the last layer to the first, and what is predicted for it.
@@ -83,8 +83,9 @@ pub(super) struct Measured {
 struct Planned {
     /// Its value on each axis.
     values: Vec<String>,
-    /// What its weights are trained as.
+    /// What its weights are trained as; as text, with everything merged, unless they are of a run.
     trained: Model,
+    training: String,
     /// What is measured at them: networks with gradients of so many bits.
     widths: Vec<(i64, Module)>,
 }
@@ -99,6 +100,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if run.is_some() && !args.recipes.is_empty() {
         return Err(Failure::usage("the weights of a run belong to the recipe they were trained with")
             .help("leave --recipes out, or name a model file"));
+    }
+    let is_general = |change: &&String| widths::is_general(change, Role::Gradients);
+    if let (true, Some(change)) = (args.gbits.is_empty(), args.changes.iter().find(is_general)) {
+        return Err(Failure::usage(format!("`{change}` would be overridden: several widths are measured"))
+            .help("say which with --gbits"));
     }
     let axes = cells::axes(&args.recipes, &[], &args.changes, &[])?;
     // Every variant is checked before the first one takes its time.
@@ -116,16 +122,13 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let calibration =
             Calibration::of(&source, &planned.trained, &args.machine, &args.images, run, &interrupt)?;
         for (gbits, module) in &planned.widths {
-            if interrupt.requested() {
-                return Err(Failure::Interrupted);
-            }
             let bits = format!("{gbits} bits");
             let label = match &label(&axes, &planned.values)[..] {
                 "" => bits,
                 variant => format!("{variant}, {bits}"),
             };
             note(&format!("{label}: {} backward passes", args.passes));
-            let (crossings, layers) = measure(args, module, &calibration)?;
+            let (crossings, layers) = interrupt.unsaved(|| measure(args, module, &calibration))?;
             all.push(Measured { variant: planned.values.clone(), gbits: *gbits, label, crossings, layers });
         }
     }
@@ -142,7 +145,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 /// Checks that what is compared differs in what is trained or measured.
 fn distinct(axes: &[Axis], planned: &[Planned]) -> Result<(), Failure> {
     for (i, one) in planned.iter().enumerate() {
-        let Some(other) = planned[..i].iter().find(|other| other.widths == one.widths) else { continue };
+        let same = |other: &&Planned| other.widths == one.widths && other.training == one.training;
+        let Some(other) = planned[..i].iter().find(same) else { continue };
         let [one, other] = [one, other].map(|planned| label(axes, &planned.values));
         return Err(Failure::usage(format!("`{other}` and `{one}` are the same model"))
             .help("leave out the flag or the setting that overrides what is compared"));
@@ -181,18 +185,22 @@ fn plan(args: &Args, source: &Source, values: Vec<String>, model: Model) -> Resu
     };
     let widths = match args.gbits[..] {
         [] => {
-            let accepted = widths::accepted(|bits| module(bits.into()).map(|_| ()))?;
-            [8, 4, 3, 2].into_iter().filter(|bits| accepted.contains(bits)).map(i64::from).collect()
+            let accepted = widths::accepted([8, 4, 3, 2], |bits| module(bits.into()).map(|_| ()))?;
+            accepted.into_iter().map(i64::from).collect()
         }
         _ => args.gbits.clone(),
     };
     let with_module = |&gbits: &i64| Ok((gbits, module(gbits)?));
     let widths = widths.iter().map(with_module).collect::<Result<Vec<(i64, Module)>, Failure>>()?;
     widths.iter().try_for_each(|(_, module)| calibration::check(module, &widths[0].1))?;
-    let epochs = model.settings.epochs.or((!args.model.is_dir()).then_some(EPOCHS));
-    let settings = Settings { epochs, ..model.settings.clone() };
     let gbits = widths.first().map_or(8, |(gbits, _)| *gbits);
-    Ok(Planned { values, trained: Model { gbits: Some(gbits), settings, ..model }, widths })
+    let model = Model { gbits: Some(gbits), ..model };
+    if args.model.is_dir() {
+        return Ok(Planned { values, trained: model, training: String::new(), widths });
+    }
+    let trained = calibration::briefly(model);
+    let training = compile::front(source, &trained)?.model.to_string();
+    Ok(Planned { values, trained, training, widths })
 }
 
 /// The noise of a network at trained weights, and its layers if they are asked for.

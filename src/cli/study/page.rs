@@ -35,9 +35,9 @@ pub(super) fn html(study: &Study, charts: &str) -> String {
         charts.to_owned(),
         "\n<h2>Bit-operations</h2>\n".to_owned(),
         table(&bit_operations(study)),
-        "<h2>Layers</h2>\n<p>Of the last epoch, over the first image of every batch: the share of codes that are cut off \
-         to the end of their range, the share of gradient codes that are zero, and the binary exponents that scales had. At the end \
-         of training, at a few training images: the noise of gradient quantizers over the energy of what they read, the largest \
+        "<h2>Layers</h2>\n<p>Of the last epoch, over the first image of every batch: the share of codes at an end of their \
+         range, which were cut off or nearly, the share of gradient codes that are zero, and the powers of two that scales \
+         were below; of a run that was stopped in that epoch, since then. At the end of training, at a few training images: the noise of gradient quantizers over the energy of what they read, the largest \
          gradient over the root mean square (crest), the mean gain |γ|/σ of the batch norm behind the layer and its spread over \
          the channels, the cosine between the gradient of the weights with quantizers and the exact one, and the norm of the \
          weights over that of their start (drift).</p>\n"
@@ -112,7 +112,8 @@ fn layers(study: &Study, row: &Row) -> String {
     let share = |(count, of): (u64, u64)| {
         if of == 0 { String::new() } else { format!("{:.2} %", percent(count, of)) }
     };
-    let head = ["layer", "cut off", "zero gradients", "scale, 2^", "noise"].into_iter().chain(FIGURES);
+    let head =
+        ["layer", "at an end", "zero gradients", "scales below 2^", "noise"].into_iter().chain(FIGURES);
     let mut rows = vec![head.map(str::to_owned).collect::<Vec<String>>()];
     for layer in order {
         let Counts { saturated, zero, scale } = &counts[layer];

@@ -7,11 +7,12 @@ use plotters::prelude::*;
 use super::cells::{Axis, Subject};
 use super::noise::Measured;
 use super::statistics::Mean;
-use super::summary::Study;
+use super::summary::{Row, Study};
 use crate::noise::Crossing;
 
-/// Pixels of the whole drawing; each chart has half of it.
-const SIZE: (u32, u32) = (860, 860);
+/// Pixels of a drawing, and of a chart unless its legend needs more.
+const WIDTH: u32 = 860;
+const HEIGHT: u32 = 430;
 const FONT: &str = "sans-serif";
 
 /// Colours that people with colour blindness can tell apart (Okabe and Ito).
@@ -25,22 +26,121 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(90, 90, 90),
 ];
 
+/// Lengths of the dashes and the gaps of a line, in pixels; the first is longer than any line.
+const DASHES: [(i32, i32); 4] = [(100_000, 1), (7, 4), (2, 4), (14, 4)];
+
+/// Pixels from one line of a legend to the next.
+const LINE: u32 = 18;
+/// Characters of a label, and pixels of one.
+const LABEL: usize = 48;
+const CHARACTER: usize = 7;
+
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-/// Both charts.
+/// How a line looks.
+#[derive(Clone, Copy)]
+struct Look {
+    colour: RGBColor,
+    /// Which dashes and which kind of point.
+    kind: usize,
+}
+
+impl Look {
+    /// The look of a line among others: they differ in colour, and where these are used up, in dashes.
+    fn of(line: usize) -> Look {
+        Look::with(line, line / COLOURS.len())
+    }
+
+    fn with(colour: usize, kind: usize) -> Look {
+        Look { colour: COLOURS[colour % COLOURS.len()], kind: kind % DASHES.len() }
+    }
+
+    /// The line.
+    fn line(self, points: Vec<(f64, f64)>) -> DashedLineSeries<std::vec::IntoIter<(f64, f64)>, i32> {
+        let (dash, gap) = DASHES[self.kind];
+        DashedLineSeries::new(points, dash, gap, self.colour.stroke_width(2))
+    }
+
+    /// A point: a dot, a ring, a cross or a triangle.
+    fn point<'a, C: Clone + 'static>(self, at: C) -> DynElement<'static, SVGBackend<'a>, C> {
+        match self.kind {
+            0 => Circle::new(at, 3, self.colour.filled()).into_dyn(),
+            1 => Circle::new(at, 4, self.colour.stroke_width(1)).into_dyn(),
+            2 => Cross::new(at, 4, self.colour.stroke_width(1)).into_dyn(),
+            _ => TriangleMarker::new(at, 4, self.colour.filled()).into_dyn(),
+        }
+    }
+}
+
+/// What a legend says: labels with their looks.
+type Legend = Vec<(String, Look)>;
+
+/// Both charts of a study.
 pub(super) fn svg(study: &Study) -> Result<String, String> {
+    let axes = study.varied();
+    let across = across(axes);
+    let categories = across.map_or(vec![String::new()], |at| axes[at].values.clone());
+    let accuracy = lines(study, across, &categories);
+    let rows = study.rows();
+    let labels = accuracy.iter().map(|line| line.label.clone());
+    let legends = [legend_of(labels), legend_of(rows.iter().map(|row| row.label(axes)))];
+    let [above, below] = legends.each_ref().map(height);
+    drawn((WIDTH, above + below), |root| {
+        let (above, below) = root.split_vertically(above);
+        let name = across.map_or("", |at| axes[at].subject.name());
+        accuracies(&with_legend(&above, &legends[0])?, study, &accuracy, name, &categories)?;
+        losses(&with_legend(&below, &legends[1])?, &rows)
+    })
+}
+
+/// A drawing as text.
+fn drawn(size: (u32, u32), draw: impl FnOnce(&Area) -> Drawn) -> Result<String, String> {
     let mut text = String::new();
-    let mut draw = || -> Drawn {
-        let root = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
+    let with_backend = |text: &mut String| -> Drawn {
+        let root = SVGBackend::with_string(text, size).into_drawing_area();
         root.fill(&WHITE)?;
-        let (above, below) = root.split_vertically(SIZE.1 / 2);
-        accuracies(&above, study)?;
-        losses(&below, study)?;
+        draw(&root)?;
         Ok(root.present()?)
     };
-    draw().map_err(|error| error.to_string())?;
+    with_backend(&mut text).map_err(|error| error.to_string())?;
     Ok(text)
+}
+
+/// A legend for lines in their order; one line needs none.
+fn legend_of(labels: impl Iterator<Item = String>) -> Legend {
+    let legend: Legend = labels.enumerate().map(|(i, label)| (label, Look::of(i))).collect();
+    if legend.len() > 1 { legend } else { vec![] }
+}
+
+/// Pixels that a chart with its legend needs.
+fn height(legend: &Legend) -> u32 {
+    HEIGHT.max((legend.len() as u32 + 4) * LINE)
+}
+
+/// Draws the legend at the right; what is left for the chart.
+fn with_legend<'a>(area: &Area<'a>, legend: &Legend) -> Result<Area<'a>, Box<dyn std::error::Error>> {
+    let Some(longest) = legend.iter().map(|(label, _)| cut(label, LABEL).chars().count()).max() else {
+        return Ok(area.clone());
+    };
+    let (chart, beside) = area.split_horizontally(WIDTH - 50 - (longest * CHARACTER) as u32);
+    for (i, (label, look)) in legend.iter().enumerate() {
+        let y = ((i as u32 + 3) * LINE) as i32;
+        let (dash, gap) = DASHES[look.kind];
+        let ends = [(0, y), (26, y)];
+        beside.draw(&DashedPathElement::new(ends, dash, gap, look.colour.stroke_width(2)))?;
+        beside.draw(&look.point((13, y)))?;
+        beside.draw(&Text::new(cut(label, LABEL), (34, y - 7), (FONT, 13)))?;
+    }
+    Ok(chart)
+}
+
+/// A text with at most so many characters.
+fn cut(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars().take(most - 1).chain(['…']).collect()
 }
 
 /// A line of the upper chart: places among the categories, and means.
@@ -50,18 +150,17 @@ struct Line {
 }
 
 /// Accuracy by the values of one axis, a line for each combination of the others.
-fn accuracies(area: &Area, study: &Study) -> Drawn {
-    let axes = study.varied();
-    let across = across(axes);
-    let categories = across.map_or(vec![String::new()], |at| axes[at].values.clone());
-    let lines = lines(study, across, &categories);
+fn accuracies(area: &Area, study: &Study, lines: &[Line], axis: &str, categories: &[String]) -> Drawn {
     let ends = |mean: &Mean| [mean.value - mean.error.unwrap_or(0.0), mean.value + mean.error.unwrap_or(0.0)];
     let values = lines.iter().flat_map(|line| line.points.iter().flat_map(|(_, mean)| ends(mean)));
     let (low, high) = range(values).unwrap_or((0.0, 100.0));
     let margin = (0.06 * (high - low)).max(0.5);
     let last = categories.len() as f64 - 0.5;
     let mut chart = ChartBuilder::on(area)
-        .caption(format!("{} accuracy of {}, last epoch, %", study.measured, study.model), (FONT, 18))
+        .caption(
+            format!("{} accuracy of {}, last epoch, %", study.measured, cut(&study.model, LABEL)),
+            (FONT, 18),
+        )
         .margin(12)
         .x_label_area_size(42)
         .y_label_area_size(52)
@@ -78,23 +177,19 @@ fn accuracies(area: &Area, study: &Study) -> Drawn {
         .disable_x_mesh()
         .x_labels(categories.len())
         .x_label_formatter(&name)
-        .x_desc(across.map_or("", |at| axes[at].subject.name()))
+        .x_desc(axis)
         .y_label_formatter(&|y| format!("{y:.1}"))
         .label_style((FONT, 13))
         .draw()?;
     for (i, line) in lines.iter().enumerate() {
-        let colour = COLOURS[i % COLOURS.len()];
-        let points = line.points.iter().map(|(x, mean)| (*x, mean.value));
-        chart
-            .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
-            .label(&line.label)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+        let look = Look::of(i);
+        chart.draw_series(look.line(line.points.iter().map(|(x, mean)| (*x, mean.value)).collect()))?;
         chart.draw_series(line.points.iter().map(|(x, mean)| {
             let [low, high] = ends(mean);
-            ErrorBar::new_vertical(*x, low, mean.value, high, colour.filled(), 8)
+            ErrorBar::new_vertical(*x, low, mean.value, high, look.colour.filled(), 8)
         }))?;
     }
-    legend(&mut chart, SeriesLabelPosition::LowerLeft)
+    Ok(())
 }
 
 /// The axis that is drawn from left to right: gradient bits, else what varies last.
@@ -124,13 +219,12 @@ fn lines(study: &Study, across: Option<usize>, categories: &[String]) -> Vec<Lin
 }
 
 /// Training loss by epoch, a line for each row.
-fn losses(area: &Area, study: &Study) -> Drawn {
-    let course = |row: &super::summary::Row| -> Vec<(f64, f64)> {
+fn losses(area: &Area, rows: &[Row]) -> Drawn {
+    let course = |row: &Row| -> Vec<(f64, f64)> {
         (0..).map_while(|epoch| Some((epoch as f64 + 1.0, row.training_loss(epoch)?))).collect()
     };
-    let rows = study.rows();
-    let lines: Vec<_> = rows.iter().map(|row| (row.label(study.varied()), course(row))).collect();
-    let points = || lines.iter().flat_map(|(_, line)| line);
+    let lines: Vec<_> = rows.iter().map(course).collect();
+    let points = || lines.iter().flatten();
     let (_, high) = range(points().map(|(_, y)| *y)).unwrap_or((0.0, 1.0));
     let last = points().map(|(x, _)| *x).fold(2.0, f64::max);
     let mut chart = ChartBuilder::on(area)
@@ -147,48 +241,25 @@ fn losses(area: &Area, study: &Study) -> Drawn {
         .y_label_formatter(&|y| format!("{y:.2}"))
         .label_style((FONT, 13))
         .draw()?;
-    for (i, (label, line)) in lines.iter().enumerate() {
-        let colour = COLOURS[i % COLOURS.len()];
-        chart
-            .draw_series(LineSeries::new(line.iter().copied(), colour.stroke_width(2)).point_size(2))?
-            .label(label)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+    for (i, line) in lines.into_iter().enumerate() {
+        let look = Look::of(i);
+        chart.draw_series(line.iter().map(|at| look.point(*at)))?;
+        chart.draw_series(look.line(line))?;
     }
-    legend(&mut chart, SeriesLabelPosition::UpperRight)
+    Ok(())
 }
 
 /// Noise of gradients from the last layer to the first, in powers of ten: points measured, lines predicted; a colour for
 /// each width, dashes and a kind of point for each variant.
 pub(super) fn noise(all: &[Measured]) -> Result<String, String> {
-    let mut text = String::new();
-    let mut draw = || -> Drawn {
-        let root = SVGBackend::with_string(&mut text, (SIZE.0, SIZE.1 / 2)).into_drawing_area();
-        root.fill(&WHITE)?;
-        noises(&root, all)?;
-        Ok(root.present()?)
-    };
-    draw().map_err(|error| error.to_string())?;
-    Ok(text)
+    let (variants, widths) = (ranks(all, |of| of.variant.clone()), ranks(all, |of| of.gbits));
+    let look = |(&variant, &width)| Look::with(width, variant);
+    let looks = variants.iter().zip(&widths).map(look);
+    let legend: Legend = all.iter().map(|of| of.label.clone()).zip(looks).collect();
+    drawn((WIDTH, height(&legend)), |root| noises(&with_legend(root, &legend)?, all, &legend))
 }
 
-/// Lengths of the dashes and the gaps of a line, in pixels; the first is longer than any line.
-const DASHES: [(i32, i32); 4] = [(100_000, 1), (7, 4), (2, 4), (14, 4)];
-
-/// A point of a variant: a dot, a ring, a cross or a triangle.
-fn point<'a>(
-    variant: usize,
-    at: (f64, f64),
-    colour: RGBColor,
-) -> DynElement<'static, SVGBackend<'a>, (f64, f64)> {
-    match variant % DASHES.len() {
-        0 => Circle::new(at, 3, colour.filled()).into_dyn(),
-        1 => Circle::new(at, 4, colour.stroke_width(1)).into_dyn(),
-        2 => Cross::new(at, 4, colour.stroke_width(1)).into_dyn(),
-        _ => TriangleMarker::new(at, 4, colour.filled()).into_dyn(),
-    }
-}
-
-fn noises(area: &Area, all: &[Measured]) -> Drawn {
+fn noises(area: &Area, all: &[Measured], legend: &Legend) -> Drawn {
     // Nothing has no place on a scale of powers.
     let points = |measured: &Measured, of: fn(&Crossing) -> f64| -> Vec<(f64, f64)> {
         let values = measured.crossings.iter().map(of).enumerate().filter(|(_, noise)| *noise > 0.0);
@@ -197,44 +268,25 @@ fn noises(area: &Area, all: &[Measured]) -> Drawn {
     let both = |measured| [points(measured, |c| c.measured), points(measured, |c| c.by_gains)];
     let values = all.iter().flat_map(both).flatten().map(|(_, noise)| noise);
     let (low, high) = range(values).unwrap_or((0.1, 1.0));
-    // Room for the legend is at the right.
     let last = all.iter().map(|measured| measured.crossings.len()).max().unwrap_or(0).max(2) as f64;
     let mut chart = ChartBuilder::on(area)
         .caption("noise of gradients: measured (points), predicted by gains (lines)", (FONT, 18))
         .margin(12)
         .x_label_area_size(42)
         .y_label_area_size(72)
-        .build_cartesian_2d(1.0..1.35 * last, (0.6 * low..1.6 * high).log_scale())?;
+        .build_cartesian_2d(1.0..last, (0.6 * low..1.6 * high).log_scale())?;
     chart
         .configure_mesh()
         .max_light_lines(0)
-        .x_label_formatter(&|x| {
-            if (x - x.round()).abs() < 1e-6 && *x <= last { format!("{x:.0}") } else { String::new() }
-        })
+        .x_label_formatter(&|x| if (x - x.round()).abs() < 1e-6 { format!("{x:.0}") } else { String::new() })
         .x_desc("quantizers from the last layer to the first")
         .y_label_formatter(&|y| format!("{y:.0e}"))
         .label_style((FONT, 13))
         .draw()?;
-    let (variants, widths) = (ranks(all, |of| of.variant.clone()), ranks(all, |of| of.gbits));
-    for ((measured, variant), width) in all.iter().zip(variants).zip(widths) {
-        let colour = COLOURS[width % COLOURS.len()];
-        let (dash, gap) = DASHES[variant % DASHES.len()];
-        let style = colour.stroke_width(2);
-        chart
-            .draw_series(DashedLineSeries::new(points(measured, |c| c.by_gains), dash, gap, style))?
-            .label(&measured.label)
-            .legend(move |(x, y)| DashedPathElement::new([(x, y), (x + 26, y)], dash, gap, style));
-        let dots = points(measured, |c| c.measured);
-        chart.draw_series(dots.into_iter().map(|at| point(variant, at, colour)))?;
+    for (measured, (_, look)) in all.iter().zip(legend) {
+        chart.draw_series(look.line(points(measured, |c| c.by_gains)))?;
+        chart.draw_series(points(measured, |c| c.measured).into_iter().map(|at| look.point(at)))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::MiddleRight)
-        .legend_area_size(34)
-        .background_style(WHITE.mix(0.85))
-        .border_style(BLACK.mix(0.3))
-        .label_font((FONT, 13))
-        .draw()?;
     Ok(())
 }
 
@@ -251,23 +303,6 @@ fn ranks<T, K: PartialEq>(items: &[T], key: impl Fn(&T) -> K) -> Vec<usize> {
     items.iter().map(place).collect()
 }
 
-type Chart<'a, 'b> = ChartContext<
-    'a,
-    SVGBackend<'b>,
-    Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>,
->;
-
-fn legend<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>, position: SeriesLabelPosition) -> Drawn {
-    chart
-        .configure_series_labels()
-        .position(position)
-        .background_style(WHITE.mix(0.85))
-        .border_style(BLACK.mix(0.3))
-        .label_font((FONT, 13))
-        .draw()?;
-    Ok(())
-}
-
 /// Least and greatest.
 fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     values
@@ -282,6 +317,16 @@ mod tests {
     fn ranks_are_places_among_different_keys() {
         assert_eq!(ranks(&["b8", "b4", "a8", "a4", "b2"], |x| x.chars().next()), [0, 0, 1, 1, 0]);
         assert_eq!(ranks(&["b8", "b4", "a8", "a4", "b2"], |x| x.chars().nth(1)), [0, 1, 0, 1, 2]);
+    }
+
+    #[test]
+    fn many_lines_differ_in_colour_or_dashes() {
+        let looks: Vec<(RGBColor, usize)> =
+            (0..28).map(Look::of).map(|look| (look.colour, look.kind)).collect();
+        for (i, look) in looks.iter().enumerate() {
+            assert!(!looks[..i].contains(look), "line {i}");
+        }
+        assert_eq!((cut("abcd", 4), cut("abcde", 4)), ("abcd".to_owned(), "abc…".to_owned()));
     }
 
     /// Lines by their colour and how many pieces they are drawn in, and points by their shape.
@@ -311,11 +356,11 @@ mod tests {
             svg.matches(&format!("<polyline fill=\"none\" opacity=\"1\" stroke=\"{colour}\"")).count()
         };
         for colour in ["#0072B2", "#D55E00"] {
-            // The line of `a` and its sample are one piece each.
+            // The line of `a` and its sample in the legend are one piece each.
             assert!(lines(colour) > 2 + 20, "{colour}: {} pieces", lines(colour));
             let dots = format!("r=\"3\" opacity=\"1\" fill=\"{colour}\"");
             let rings = format!("r=\"4\" opacity=\"1\" fill=\"none\" stroke=\"{colour}\"");
-            assert_eq!((svg.matches(&dots).count(), svg.matches(&rings).count()), (4, 4), "{colour}");
+            assert_eq!((svg.matches(&dots).count(), svg.matches(&rings).count()), (5, 5), "{colour}");
         }
         let one = noise(&all[..2]).expect("a drawing");
         assert_eq!(one.matches("stroke=\"#0072B2\" stroke-width=\"2\"").count(), 2);

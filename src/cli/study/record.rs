@@ -10,6 +10,7 @@ use fqt_runtime::train::{EpochReport, Observer, StepReport};
 use fqt_runtime::watch::Warning;
 use serde::{Deserialize, Serialize};
 
+use super::train_again;
 use crate::cli::display::Display;
 use crate::cli::failure::Failure;
 use crate::cli::images::Images;
@@ -81,8 +82,7 @@ impl Record {
 
     /// Whether the cell learned from these images, and was tested on them.
     pub(super) fn is_on(&self, images: &Images, contents: &str) -> bool {
-        let same = self.contents.as_deref() == Some(contents);
-        same && self.data == images.data && self.validation == images.validation
+        self.contents.as_deref() == Some(contents) && self.validation == images.validation
     }
 
     /// The note in a run folder, if there is one.
@@ -95,7 +95,7 @@ impl Record {
         };
         let record = serde_json::from_str(&text).map_err(|e| {
             Failure::failed(format!("`{}` is no record of a study: {e}", path.display()))
-                .help(format!("remove the folder `{}` to train this cell again", folder.display()))
+                .help(train_again(folder))
         })?;
         Ok(Some(record))
     }

@@ -71,7 +71,7 @@ pub(super) fn csv(study: &Study) -> String {
     let loss_name = format!("{}_loss", study.measured);
     let figures = [
         "state",
-        "epochs",
+        "epochs_done",
         accuracy.as_str(),
         loss_name.as_str(),
         "train_accuracy",
@@ -79,7 +79,7 @@ pub(super) fn csv(study: &Study) -> String {
         "seconds",
         "images_per_s",
         "bit_operations",
-        "weights",
+        "weights_hash",
         "command",
     ];
     let head: Vec<String> = axes.chain(figures.map(str::to_owned)).collect();

@@ -8,7 +8,7 @@ use fqt_runtime::train::EpochReport;
 use super::cells::{Axis, Cell, Subject};
 use super::record::{Record, State};
 use super::statistics::{Mean, mean};
-use super::{page, plot, report};
+use super::{page, plot, report, train_again};
 use crate::bops::Bops;
 use crate::cli::display::{loss, percent, result};
 use crate::cli::failure::Failure;
@@ -32,13 +32,14 @@ impl Trained {
         folder: &Path,
         count: u32,
     ) -> Result<Trained, Failure> {
-        let epochs = metrics::epochs(folder)?;
+        let damaged = |error| Failure::from(error).help(train_again(folder));
+        let epochs = metrics::epochs(folder).map_err(damaged)?;
         if record.state == State::Finished && epochs.len() != count as usize {
             let (name, found) = (folder.display(), epochs.len());
             return Err(Failure::failed(format!(
                 "`{name}` is finished, but records {found} of {count} epochs"
             ))
-            .help("remove that folder to train this cell again"));
+            .help(train_again(folder)));
         }
         Ok(Trained { cell, bops, record, epochs })
     }

@@ -6,17 +6,31 @@
 
 use crate::cli::failure::Failure;
 use crate::cli::options::Model;
+use crate::cli::terminal::note;
 use crate::ir::{Attr, Module, Role, Scheme};
 use crate::noise;
 use crate::ops::rules::{self, Anchors, Place};
 use crate::quant;
 use crate::types::word;
 
-/// The widths that a model accepts, from 2 bits on, at least one; else what is wrong with 8. Some quantizers have narrow codes
-/// only.
-pub(super) fn accepted(check: impl Fn(u32) -> Result<(), Failure>) -> Result<Vec<u32>, Failure> {
-    let accepted: Vec<u32> = (2..=8).filter(|&bits| check(bits).is_ok()).collect();
-    if accepted.is_empty() { check(8).map(|()| accepted) } else { Ok(accepted) }
+/// Those of some widths that a model accepts, at least one, else what is wrong with the first. Some quantizers have narrow
+/// codes only; that, or a mistake in what the model says `at` some widths, is said for those that are left out.
+pub(super) fn accepted(
+    widths: impl IntoIterator<Item = u32>,
+    check: impl Fn(u32) -> Result<(), Failure>,
+) -> Result<Vec<u32>, Failure> {
+    let (mut accepted, mut refused) = (vec![], vec![]);
+    for bits in widths {
+        match check(bits) {
+            Ok(()) => accepted.push(bits),
+            Err(failure) => refused.push((bits, failure)),
+        }
+    }
+    if accepted.is_empty() {
+        return refused.into_iter().next().map_or(Ok(accepted), |(_, failure)| Err(failure));
+    }
+    refused.iter().for_each(|(bits, failure)| note(&format!("without {bits} bits: {}", failure.headline())));
+    Ok(accepted)
 }
 
 /// A tensor of a step that is made into codes.
@@ -90,6 +104,12 @@ pub(super) fn model(role: Role, bits: u32, base: &Model, coded: &[Coded]) -> Mod
     let of_role = coded.iter().filter(|coded| coded.role == role && coded.is_free());
     model.changes.extend(of_role.map(|coded| format!("{}.activations.bits={bits}", coded.path)));
     model
+}
+
+/// Whether a setting states the general width of a role.
+pub(super) fn is_general(change: &str, role: Role) -> bool {
+    let key: String = change.split('=').next().unwrap_or_default().split_whitespace().collect();
+    key == format!("{}.bits", role.word())
 }
 
 /// A model with another general width of a role.

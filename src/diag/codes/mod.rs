@@ -3,7 +3,6 @@
 //! A code never changes its meaning. Each `E` has a case under `tests/data/ui` that raises it; an `I` is a bug of the
 //! compiler, which no model should be able to raise.
 
-mod files;
 mod internal;
 mod names;
 mod quantization;
@@ -24,15 +23,8 @@ pub struct Code {
 
 /// Every code, by area and in order.
 pub fn all() -> impl Iterator<Item = &'static Code> {
-    let areas = [
-        syntax::CODES,
-        names::CODES,
-        shapes::CODES,
-        quantization::CODES,
-        targets::CODES,
-        files::CODES,
-        internal::CODES,
-    ];
+    let areas =
+        [syntax::CODES, names::CODES, shapes::CODES, quantization::CODES, targets::CODES, internal::CODES];
     areas.into_iter().flatten()
 }
 

@@ -7,7 +7,7 @@ pub(super) static CODES: &[Code] = &[
         code: "E0201",
         title: "unknown name",
         explanation: "Nothing of this name is known here: no binding or parameter of the block, no block of the \
-                      model, no layer, recipe, quantizer, rectifier, optimizer, schedule, augmentation or setting, \
+                      model, no layer, recipe, optimizer, schedule, precision policy, augmentation or setting, \
                       whichever the place asks for. `fqtc list` prints the built-in names.",
     },
     Code {
@@ -33,7 +33,7 @@ pub(super) static CODES: &[Code] = &[
         title: "name defined twice",
         explanation: "A scope has each binding and parameter once, a model each block, and a file each recipe; blocks are \
                       not called like a layer, and parts of the model not `first`, `last` or `logits`, which are \
-                      classes of layers in rules. Choose another name.",
+                      classes of layers in rules, nor `loss`, which every model has. Choose another name.",
     },
     Code {
         code: "E0206",

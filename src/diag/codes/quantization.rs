@@ -21,8 +21,8 @@ pub(super) static CODES: &[Code] = &[
         code: "E0403",
         title: "bit-width out of range",
         explanation: "Codes have 2 to 8 bits: one bit leaves no code beside zero, and codes of more than eight \
-                      bits do not fit the 8-bit multipliers that make the step fast. A quantizer may allow fewer: \
-                      `fqtc explain logarithmic`.",
+                      bits do not fit the 8-bit multipliers that make the step fast. Some quantizers \
+                      have narrow codes only: `fqtc explain logarithmic`.",
     },
     Code {
         code: "E0404",

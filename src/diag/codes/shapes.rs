@@ -21,7 +21,8 @@ pub(super) static CODES: &[Code] = &[
         code: "E0303",
         title: "size out of range",
         explanation: "Every extent is at least 1, and a tensor has at most 2^31 - 1 elements, the batch included: \
-                      buffers are addressed with 32-bit offsets. Reduce the batch, the image or the number of \
+                      buffers are addressed with 32-bit offsets. An image has at most 65,536 pixels a side, and a \
+                      model 2 to 65,536 classes. Reduce the batch, the image or the number of \
                       channels.",
     },
     Code {

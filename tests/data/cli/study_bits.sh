@@ -36,6 +36,9 @@ fqtc study noise tiny.fqt --gbits 4 --lr 16 schedule=constant 2>&1 | tail -3
 # Noise beside noise: values of a key, and those that make no difference; a run is not trained again.
 fqtc study noise tiny.fqt gradients.per=tensor,row --gbits 4,2 --count 4 --passes 2 2>/dev/null | sed -E 's| +[0-9]+\.[0-9].*||'
 fqtc study noise tiny.fqt gradients.bits=8,4 --gbits 8
+fqtc study noise tiny.fqt gradients.bits=3
+fqtc study noise tiny.fqt epochs=1,2 batch=50 --gbits 4 --count 4 --passes 2 2>/dev/null | sed -E 's| +[0-9]+\.[0-9].*||'
+fqtc study noise tiny.fqt epochs=1,2 --epochs 1
 fqtc study noise tiny.fqt gradients.per=tensor,rwo
 fqtc study noise runs/chosen optimizer.lr=0.1,0.2
 fqtc study noise runs/chosen --gbits 4 --epochs 2
@@ -49,7 +52,14 @@ fqtc study bits tiny.fqt --budget 0.001KiB --choose weights
 fqtc study bits tiny.fqt --budget 4 --choose weight
 fqtc study bits tiny.fqt --budget 4 --choose weights,activations --abits 8
 fqtc study bits tiny.fqt --budget 4 '*.gradients.bits=4'
+fqtc study bits tiny.fqt --budget 4 gradients.bits=3
 fqtc study bits tiny.fqt --budget 4 gradients.pre=row
+# A mistake at some of the bits only; parameters that not all of the bits have.
+sed 's/use recipe plain/& at gbits <= 4 { quantize gradients of nowhere with stochastic }/' tiny.fqt > at.fqt
+fqtc study bits at.fqt --budget 4
+sed 's/use recipe plain/& at wbits <= 4 { quantize activations with pact }/' tiny.fqt > at.fqt
+fqtc study bits at.fqt --budget 8 --choose weights
+rm at.fqt
 fqtc study bits tiny.fqt --budget 4 --data nowhere
 fqtc study bits tiny.fqt --budget 4 --write nowhere/chosen.fqt
 rm -r tiny.fqt runs
