@@ -39,7 +39,23 @@ pub(super) fn build(merged: &Merged<'_>, report: &mut Report) -> Option<Network>
     let first = Builder::run(merged, BTreeSet::new(), report)?;
     let unbiased = first.unbiased();
     let last = if unbiased.is_empty() { first } else { Builder::run(merged, unbiased, report)? };
-    Some(Network { module: last.module, layers: last.layers })
+    Some(Network { module: live(last.module), layers: last.layers })
+}
+
+/// The module without layers that the loss does not depend on: they are no part of the network, whatever reads them.
+fn live(mut module: Module) -> Module {
+    let mut read = BTreeSet::from([module.loss, module.logits]);
+    let mut kept = vec![];
+    for node in std::mem::take(&mut module.nodes).into_iter().rev() {
+        if node.results.iter().any(|value| read.contains(value)) {
+            read.extend(&node.operands);
+            kept.push(node);
+        }
+    }
+    kept.reverse();
+    module.nodes = kept;
+    module.params.retain(|param| read.contains(&param.value));
+    module
 }
 
 /// Layers of the model itself are not called what rules call layers of a kind.

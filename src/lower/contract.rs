@@ -178,7 +178,7 @@ pub(super) struct Panel {
 }
 
 /// Bytes of a panel that stay in the first-level cache beside the operands.
-const PANEL_BYTES: u32 = 16 << 10;
+const PANEL_BYTES: u64 = 16 << 10;
 
 impl Panel {
     /// The output of a convolution; accumulators are shifted down.
@@ -215,10 +215,12 @@ impl Panel {
     ) -> Result<Panel, Diagnostic> {
         let range = work.range(cx, conv)?;
         let items = out.items();
-        let row_bytes = out.w * out.cp() * 4;
+        let row_bytes = u64::from(out.w) * u64::from(out.cp()) * 4;
         let rows = (1..=out.h)
             .rev()
-            .find(|r| out.h.is_multiple_of(*r) && r.is_multiple_of(step) && r * row_bytes <= PANEL_BYTES)
+            .find(|r| {
+                out.h.is_multiple_of(*r) && r.is_multiple_of(step) && u64::from(*r) * row_bytes <= PANEL_BYTES
+            })
             .unwrap_or(if out.h.is_multiple_of(step) { step } else { out.h });
         let images = if conv.whole { out.n / items } else { 1 };
         let rows = if conv.whole { out.h } else { rows };

@@ -114,6 +114,8 @@ struct Lowering<'m> {
     /// Live readers of every value.
     readers: BTreeMap<Value, Vec<usize>>,
     values: BTreeMap<Value, nodes::Tensor>,
+    /// Codes as a batch norm reads them.
+    raised: BTreeMap<Value, nodes::Wide>,
     /// What gradients need of batch norms, by path.
     norms: BTreeMap<String, norm::NormState>,
     /// How a value was put on its grid: masks are computed from it. By the value before and after ReLU, and the quantizer's path.
@@ -150,6 +152,7 @@ impl<'m> Lowering<'m> {
             live,
             readers,
             values: BTreeMap::new(),
+            raised: BTreeMap::new(),
             norms: BTreeMap::new(),
             grids: BTreeMap::new(),
             layers: BTreeMap::new(),
@@ -341,7 +344,7 @@ fn limited(conv: Conv) -> Result<Conv, Diagnostic> {
         addressable(conv.input, border)?;
         addressable(conv.output, border)?;
     }
-    let weights = [conv.kernel.0, conv.kernel.1, conv.input.c, conv.output.c].map(u64::from);
+    let weights = [conv.kernel.0, conv.kernel.1, conv.depth(), conv.output.c].map(u64::from);
     match weights.into_iter().try_fold(1u64, u64::checked_mul) {
         Some(count) if count <= 1 << 28 => Ok(conv),
         _ => Err(Diagnostic::new(

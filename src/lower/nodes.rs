@@ -193,8 +193,11 @@ impl Lowering<'_> {
         let conv = self.conv(node, 0)?;
         let input = self.codes(node.operands[0], &node.path)?;
         if conv.whole && conv.taps() > 1 && input.padding > 0 {
-            return Err(unsupported("a tensor is read by a linear layer and by a padded convolution")
-                .help("give the convolution no padding, or put a pool before `flatten`"));
+            let path = &node.path;
+            return Err(unsupported(format!(
+                "`{path}` reads the whole of a tensor that something else reads with padding"
+            ))
+            .help(format!("give that no padding, or put a pool or a convolution before `{path}`")));
         }
         if conv.depthwise {
             depthwise::check(&conv, &input)?;
@@ -269,7 +272,8 @@ impl Lowering<'_> {
 
     /// A forward value as 16-bit integers, stored; with sums if a batch norm asks.
     fn wide(&mut self, value: Value, squares: bool) -> Result<Wide, Diagnostic> {
-        let wide = match self.get(value)?.clone() {
+        let known = self.raised.get(&value).cloned().map(Tensor::Wide);
+        let wide = match known.map_or_else(|| self.get(value).cloned(), Ok)? {
             Tensor::Wide(wide) => wide,
             Tensor::Codes(codes) => {
                 // Beside those of codes of 8 bits, coefficients of a 16-bit gradient would have few.
@@ -299,7 +303,13 @@ impl Lowering<'_> {
                 let sums = squares.then(|| partials.totals(&mut self.cx, &pending.path, "t", shape));
                 Wide { source, shape, unit: pending.unit, sums }
             }
-            _ => return Err(unsupported("a value is read before it is stored")),
+            _ => {
+                let what =
+                    "a batch norm reads a sum, or what something else reads too, that is not quantized";
+                return Err(
+                    unsupported(what).help("quantize activations in the model, or in a recipe that it uses")
+                );
+            }
         };
         if squares && wide.sums.is_none_or(|s| s.square.is_none()) {
             let path = format!("value{}", value.0);
@@ -412,7 +422,12 @@ impl Lowering<'_> {
             }
             _ => norm::evaluate(&mut self.cx, &node.path, &norm, of),
         };
-        self.values.insert(x, Tensor::Wide(wide));
+        if let Tensor::Codes(_) = self.get(x)? {
+            // Others read the codes.
+            self.raised.insert(x, wide);
+        } else {
+            self.values.insert(x, Tensor::Wide(wide));
+        }
         self.set(node, Tensor::Affine(affine))?;
         self.edge(node)
     }
