@@ -278,6 +278,20 @@ fn patterns_reach_each_layer_that_matches() {
 }
 
 #[test]
+fn layers_that_nothing_reads_are_no_part_of_the_network() {
+    let parts = |unused: &str| {
+        let body = format!("y = image |> conv(4, 3x3) |> relu {unused} y |> flatten |> linear(10)");
+        let module = elaborated(&model(&body), "").module;
+        let last = passes::run(module, ir::Stage::Bits, |_, _| ()).unwrap();
+        let ops: Vec<String> =
+            last.nodes.iter().map(|node| format!("{} at {}", node.op, node.path)).collect();
+        (ops, last.params.into_iter().map(|param| param.name).collect::<Vec<_>>())
+    };
+    assert_eq!(parts("unused = image |> conv(8, 3x3) |> batch_norm |> relu |> conv(3, 3x3)"), parts(""));
+    assert_eq!(parts("unused = y |> relu |> relu"), parts(""));
+}
+
+#[test]
 fn layers_of_many_blocks_have_different_names() {
     let body =
         "block a(x) { return x |> conv(4, 3x3) |> relu } block a1(x) { return x |> conv(4, 3x3) |> relu }

@@ -9,6 +9,7 @@ use fqtc::lower::Mode;
 use fqtc::tensor::Tensor;
 use fqtc::types::{flag, int, real};
 
+use crate::support::models::{compile, overrides};
 use crate::support::modules;
 use crate::support::teacher::{Edit, Step, times};
 
@@ -21,6 +22,18 @@ fn with_bits(mut module: Module, bits: i64) -> Module {
     modules::rectify_all(&mut module, "log_gain");
     module.schemes.get_mut("gradients").unwrap().params.insert("bits".into(), Attr::Int(bits));
     module
+}
+
+/// A batch norm reads codes that a convolution and a pool read too.
+fn preactivated() -> Module {
+    let source = "model m { input image: 8x8x3 classes 10 use recipe plain
+        x = image |> conv(8, 3x3) |> relu
+        a = x |> batch_norm |> relu |> conv(8, 3x3, stride = 2)
+        b = x |> conv(8, 1x1, stride = 2)
+        c = x |> max_pool(2)
+        add(add(a, b) |> relu, c) |> global_avg_pool |> linear(10)
+        train { batch 4 optimizer sgd(lr = 0.1, momentum = 0.9, weight_decay = 1e-4) schedule constant } }";
+    compile(source, &overrides("")).unwrap_or_else(|errors| panic!("{errors:#?}")).module
 }
 
 pub(crate) fn quiet(edit: &mut Edit) {
@@ -83,6 +96,7 @@ fn run_samples() -> Vec<(String, Step)> {
     for (bits, steps) in [(4, 1), (8, 1), (8, 3)] {
         all.push((format!("{bits} bits, step {steps}"), Step::run(network(bits), 3, steps, quiet)));
     }
+    all.push(("codes that batch norm and others read".into(), Step::run(preactivated(), 3, 2, |_| ())));
     all.push((CLIPPED.into(), Step::run(clipped(network(4)), 3, 2, quiet)));
     all.push(("4 bits, all alive".into(), Step::run(network(4), 3, 2, |_| ())));
     for bits in [4, 8] {
