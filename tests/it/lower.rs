@@ -77,6 +77,28 @@ fn odd_shapes_compile() {
     compiles("28x28x1", "image |> conv(8, 3x3) |> relu |> flatten |> linear(256) |> relu |> linear(10)", 8);
 }
 
+/// Sums over very many channels, and weights of which each has few.
+#[test]
+fn wide_layers_compile_or_say_why_not() {
+    let compiled = |layers: &str, flags: &str| {
+        let source = format!(
+            "model m {{ input image: 9x9x1 classes 10 use recipe plain image |> {layers} |> linear(10) train {{ batch 2 }} }}"
+        );
+        fqtc::driver::compile(compile(&source, &overrides(flags)).unwrap().module).map(|_| ())
+    };
+    let clips = "activations=pact";
+    let wide = [
+        ("flatten |> linear(8208) |> relu", clips),
+        ("flatten |> linear(4112)", clips),
+        ("conv(5504, 1x1) |> relu |> depthwise_conv(3x3) |> relu |> global_avg_pool", ""),
+    ];
+    for (layers, flags) in wide {
+        compiled(layers, flags).unwrap_or_else(|e| panic!("{layers}, {flags}: {e:?}"));
+    }
+    let error = compiled("flatten |> linear(40000) |> relu", clips).unwrap_err();
+    assert!(error.code == "E0503" && error.message.contains("one clip"), "{error:?}");
+}
+
 #[test]
 fn what_is_trained_starts_within_its_fixed_point() {
     let gain = largest(ops::layers().find(|layer| layer.name() == "batch_norm").unwrap().params(), "gain");
