@@ -57,7 +57,8 @@ fqtc study bits tiny.fqt --budget 4 gradients.pre=row
 # A mistake at some of the bits only; parameters that not all of the bits have.
 sed 's/use recipe plain/& at gbits <= 4 { quantize gradients of nowhere with stochastic }/' tiny.fqt > at.fqt
 fqtc study bits at.fqt --budget 4
-sed 's/use recipe plain/& at wbits <= 4 { quantize activations with pact }/' tiny.fqt > at.fqt
+rules='quantize weights with max_abs quantize activations with running_max quantize gradients with nearest'
+sed "s/use recipe plain/$rules at wbits <= 4 { quantize activations with pact }/" tiny.fqt > at.fqt
 fqtc study bits at.fqt --budget 8 --choose weights
 rm at.fqt
 fqtc study bits tiny.fqt --budget 4 --data nowhere
