@@ -111,13 +111,13 @@ impl Lowering<'_> {
         let n = self.cx.program.get(master.value).len() as u32;
         let out = self.cx.dyadics(format!("{path}.gradient"), n);
         let cp = wide.shape.cp();
-        // A sum of a channel is below 2^47.
-        let most = (i64::from(cp) * (1 + i64::from(signed))) << 47;
-        if most > 1 << 62 {
+        // A sum of a channel is below 2^47, and all of them are to be below 2^62.
+        let sums_of_channels = i64::from(cp) * (1 + i64::from(signed));
+        if sums_of_channels > 1 << 15 {
             let what = format!("`{}` learns one clip for more than 2^15 channels", node.path);
             return Err(unsupported(what).help("quantize these activations with `running_max`"));
         }
-        let most = most.max(1 << 60);
+        let most = (sums_of_channels << 47).max(1 << 60);
         let total = self.cx.temp(format!("{path}.total"), DType::I64, &[1], Range::new(-most, most));
         self.cx.call("clip_gradient", 1, |kx| {
             let (t, p) = (kx.update(total), kx.write(out));
