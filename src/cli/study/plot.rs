@@ -73,7 +73,7 @@ impl Look {
     }
 }
 
-/// What a legend says: labels with their looks.
+/// What a legend says: labels, cut to what it has room for, with their looks.
 type Legend = Vec<(String, Look)>;
 
 /// Both charts of a study.
@@ -109,7 +109,7 @@ fn drawn(size: (u32, u32), draw: impl FnOnce(&Area) -> Drawn) -> Result<String, 
 
 /// A legend for lines in their order; one line needs none.
 fn legend_of(labels: impl Iterator<Item = String>) -> Legend {
-    let legend: Legend = labels.enumerate().map(|(i, label)| (label, Look::of(i))).collect();
+    let legend: Legend = labels.enumerate().map(|(i, label)| (cut(&label, LABEL), Look::of(i))).collect();
     if legend.len() > 1 { legend } else { vec![] }
 }
 
@@ -120,7 +120,7 @@ fn height(legend: &Legend) -> u32 {
 
 /// Draws the legend at the right; what is left for the chart.
 fn with_legend<'a>(area: &Area<'a>, legend: &Legend) -> Result<Area<'a>, Box<dyn std::error::Error>> {
-    let Some(longest) = legend.iter().map(|(label, _)| cut(label, LABEL).chars().count()).max() else {
+    let Some(longest) = legend.iter().map(|(label, _)| label.chars().count()).max() else {
         return Ok(area.clone());
     };
     let (chart, beside) = area.split_horizontally(WIDTH - 50 - (longest * CHARACTER) as u32);
@@ -130,7 +130,7 @@ fn with_legend<'a>(area: &Area<'a>, legend: &Legend) -> Result<Area<'a>, Box<dyn
         let ends = [(0, y), (26, y)];
         beside.draw(&DashedPathElement::new(ends, dash, gap, look.colour.stroke_width(2)))?;
         beside.draw(&look.point((13, y)))?;
-        beside.draw(&Text::new(cut(label, LABEL), (34, y - 7), (FONT, 13)))?;
+        beside.draw(&Text::new(label.as_str(), (34, y - 7), (FONT, 13)))?;
     }
     Ok(chart)
 }
@@ -255,7 +255,7 @@ pub(super) fn noise(all: &[Measured]) -> Result<String, String> {
     let (variants, widths) = (ranks(all, |of| of.variant.clone()), ranks(all, |of| of.gbits));
     let look = |(&variant, &width)| Look::with(width, variant);
     let looks = variants.iter().zip(&widths).map(look);
-    let legend: Legend = all.iter().map(|of| of.label.clone()).zip(looks).collect();
+    let legend: Legend = all.iter().map(|of| cut(&of.label, LABEL)).zip(looks).collect();
     drawn((WIDTH, height(&legend)), |root| noises(&with_legend(root, &legend)?, all, &legend))
 }
 
