@@ -29,11 +29,11 @@ use crate::noise::Point;
 
 /// Choose bits for each layer under a budget, and show why.
 ///
-/// Trains an epoch, and measures at a few images what each layer's quantizer alone does to the gradients of the weights at 2
-/// to 8 bits: the energy of what changes over that of the exact gradient, the mean of all layers. Of all choices that are
-/// within the budget it takes the one whose noises have the least sum. The table shows what a bit less or more in a layer
-/// would change: here, and elsewhere, where bits would become free or would be missing. Layers whose bits a rule for them
-/// states keep those.
+/// Trains five epochs, or as --epochs says, and measures at a few images what each layer's quantizer alone does to the
+/// gradients of the weights at 2 to 8 bits: the energy of what changes over that of the exact gradient, the mean of all
+/// layers. Of all choices that are within the budget it takes the one whose noises have the least sum. The table shows what
+/// a bit less or more in a layer would change: here, and elsewhere, where bits would become free or would be missing. Layers
+/// whose bits a rule for them states keep those.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -59,6 +59,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE.fqt")]
     write: Option<PathBuf>,
 }
+
+/// Epochs that the network trains for if nothing says otherwise. While it learns, gradients of weights shrink against those
+/// that they are sums of, most in the first layers: 3 bits in the first layer of ResNet-20 make noise of 4 % of the gradient
+/// of its weights after one epoch of CIFAR-10, 38 % after five. Bits that are chosen after one epoch train worse.
+const EPOCHS: u32 = 5;
 
 /// Those whose noise the table shows.
 const SHOWN: [u32; 4] = [2, 3, 4, 8];
@@ -117,7 +122,7 @@ impl Request<'_> {
 
     /// Trains the model at the base width.
     fn calibrate(&self, base: u32, interrupt: &Interrupt) -> Result<Calibration, Failure> {
-        let mut model = calibration::briefly(self.model(base));
+        let mut model = calibration::briefly(self.model(base), EPOCHS);
         model.settings.epochs = self.args.model.settings.epochs;
         Calibration::of(self.source, &model, &self.args.machine, &self.args.images, None, interrupt)
     }

@@ -19,9 +19,9 @@ use crate::ir::{Module, Param};
 use crate::noise::Point;
 use crate::tensor::Tensor;
 
-/// A model that trains for one epoch, if neither settings nor flags say otherwise: enough that weights are no longer random.
-pub(super) fn briefly(mut model: Model) -> Model {
-    model.changes.insert(0, "epochs=1".to_owned());
+/// A model that trains for so many epochs, if neither settings nor flags say otherwise.
+pub(super) fn briefly(mut model: Model, epochs: u32) -> Model {
+    model.changes.insert(0, format!("epochs={epochs}"));
     model
 }
 

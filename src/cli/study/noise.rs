@@ -67,6 +67,9 @@ pub(super) struct Args {
     layers: bool,
 }
 
+/// Epochs that networks train for if nothing says otherwise: enough that weights are no longer random.
+const EPOCHS: u32 = 1;
+
 /// What was measured with one variant and one width.
 pub(super) struct Measured {
     /// Its value on each axis.
@@ -198,7 +201,7 @@ fn plan(args: &Args, source: &Source, values: Vec<String>, model: Model) -> Resu
     if args.model.is_dir() {
         return Ok(Planned { values, trained: model, training: String::new(), widths });
     }
-    let trained = calibration::briefly(model);
+    let trained = calibration::briefly(model, EPOCHS);
     let training = compile::front(source, &trained)?.model.to_string();
     Ok(Planned { values, trained, training, widths })
 }
