@@ -62,7 +62,7 @@ pub(super) struct Args {
 
 /// Epochs that the network trains for if nothing says otherwise. While it learns, gradients of weights shrink against those
 /// that they are sums of, most in the first layers: 3 bits in the first layer of ResNet-20 make noise of 4 % of the gradient
-/// of its weights after one epoch of CIFAR-10, 38 % after five. Bits that are chosen after one epoch train worse.
+/// of its weights after one epoch of CIFAR-10, 38 % after five. A choice after one epoch takes bits from them.
 const EPOCHS: u32 = 5;
 
 /// Those whose noise the table shows.
