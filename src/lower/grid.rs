@@ -76,8 +76,13 @@ pub(super) fn grid(cx: &mut Cx, name: &str, affine: &Affine, rule: Rule) -> Grid
     let step = cx.dyadics(format!("{name}.step"), steps);
     let range = cx.dyadics(format!("{name}.covered"), steps);
     let largest = cx.dyadics(format!("{name}.largest"), 1);
-    let variance = affine.terms.iter().find_map(|term| term.variance);
-    let audible = variance.map(|variance| (variance, cx.dyadics(format!("{name}.audible"), 1)));
+    let mut audible: Vec<Option<(BufferId, BufferId)>> = vec![];
+    for (i, term) in affine.terms.iter().enumerate() {
+        audible.push(match (term.coef, term.variance) {
+            (Coef::MinusFirstTimes(_), _) => audible[0],
+            (_, variance) => variance.map(|v| (v, cx.dyadics(format!("{name}.audible{i}"), 1))),
+        });
+    }
     let builder = Builder { affine, rule, fixed: &fixed, per_channel, step, range, largest, audible };
     cx.call("grid", 1, |kx| builder.emit(kx));
     Grid { fixed, step }
@@ -91,8 +96,8 @@ struct Builder<'a> {
     step: BufferId,
     range: BufferId,
     largest: BufferId,
-    /// Variances, and the least that has a say.
-    audible: Option<(BufferId, BufferId)>,
+    /// Of each term variances, and the least that has a say; none where every channel has one.
+    audible: Vec<Option<(BufferId, BufferId)>>,
 }
 
 impl Builder<'_> {
@@ -154,19 +159,21 @@ impl Builder<'_> {
         kx.div(largest, count)
     }
 
-    /// The bound of the values of a channel: Σ |coef|·extent + |offset|.
+    /// The bound of the values of a channel: Σ |coef|·extent + |offset|. Under a common step, of what is audible.
     fn bound(&self, kx: &mut Kx, c: Index, fraction: f64) -> Value {
         let mut bound = kx.real(0.0);
-        for term in &self.affine.terms {
+        for (i, term) in self.affine.terms.iter().enumerate() {
             let coef = self.coef(kx, term, c);
             let coef = kx.abs(coef);
             let extent = self.extent(kx, term, c);
             let part = kx.mul(coef, extent);
+            let part = if self.per_channel { part } else { self.audible(kx, i, c, part) };
             bound = kx.add(bound, part);
         }
         if let Some(offset) = self.affine.offset {
             let v = kx.per_channel(offset, c);
             let v = kx.abs(v);
+            let v = if self.per_channel { v } else { self.audible_in_any(kx, c, v) };
             bound = kx.add(bound, v);
         }
         if fraction != 1.0 {
@@ -179,9 +186,10 @@ impl Builder<'_> {
     /// The smallest range of a channel, which its coefficients need.
     fn floor(&self, kx: &mut Kx, c: Index) -> Value {
         let mut floor = kx.real(0.0);
-        for term in &self.affine.terms {
+        for (i, term) in self.affine.terms.iter().enumerate() {
             let coef = self.coef(kx, term, c);
             let coef = kx.abs(coef);
+            let coef = if self.per_channel { coef } else { self.audible(kx, i, c, coef) };
             floor = kx.max(floor, coef);
         }
         // A common step only has to keep the shift above the fraction bits.
@@ -190,34 +198,48 @@ impl Builder<'_> {
         kx.mul(floor, least)
     }
 
-    /// The least variance of a channel that has a say in common scales: a squared step, below which is mostly what rounding
-    /// left, or where even the loudest channel has little, as of few bits, a small part of that.
+    /// For each norm in the sum, the least variance of a channel that has a say in common scales: a squared step, below which
+    /// is mostly what rounding left, or where even the loudest channel has little, as of few bits, a small part of that.
     fn emit_audible(&self, kx: &mut Kx) {
-        let Some((variance, audible)) = self.audible else { return };
-        let audible = kx.update(audible);
-        let zero = kx.real(0.0);
-        kx.store(audible.at(0), zero);
-        // Lanes of no channel have the variance that keeps a division from nothing.
-        kx.for_(self.shape().c, |kx, c| {
-            let v = kx.per_channel(variance, c);
-            let known = kx.load_scalar(audible.at(0));
-            let most = kx.max(known, v);
-            kx.store(audible.at(0), most);
-        });
-        let (loudest, part, one) = (kx.load_scalar(audible.at(0)), kx.real(AUDIBLE), kx.real(1.0));
-        let least = kx.mul(loudest, part);
-        let least = kx.min(least, one);
-        kx.store(audible.at(0), least);
+        let mut norms: Vec<_> = self.audible.iter().flatten().collect();
+        // A term that follows the first has what that has.
+        norms.dedup();
+        for &(variance, least) in norms {
+            let to = kx.update(least);
+            let zero = kx.real(0.0);
+            kx.store(to.at(0), zero);
+            // Lanes of no channel have the variance that keeps a division from nothing.
+            kx.for_(self.shape().c, |kx, c| {
+                let v = kx.per_channel(variance, c);
+                let known = kx.load_scalar(to.at(0));
+                let most = kx.max(known, v);
+                kx.store(to.at(0), most);
+            });
+            let (loudest, part, one) = (kx.load_scalar(to.at(0)), kx.real(AUDIBLE), kx.real(1.0));
+            let least = kx.mul(loudest, part);
+            let least = kx.min(least, one);
+            kx.store(to.at(0), least);
+        }
     }
 
-    /// What a channel says about a common scale: nothing if it is too quiet.
-    fn audible(&self, kx: &mut Kx, c: Index, v: Value) -> Value {
+    /// What a channel of a term says about a common scale: nothing if it is too quiet.
+    fn audible(&self, kx: &mut Kx, term: usize, c: Index, v: Value) -> Value {
         let zero = kx.real(0.0);
-        self.if_loud(kx, c, v, zero)
+        self.if_loud(kx, term, c, v, zero)
     }
 
-    fn if_loud(&self, kx: &mut Kx, c: Index, v: Value, otherwise: Value) -> Value {
-        let Some((variance, least)) = self.audible else { return v };
+    /// What the sum says, which is positive: nothing where all its terms are too quiet.
+    fn audible_in_any(&self, kx: &mut Kx, c: Index, v: Value) -> Value {
+        let terms = 1..self.affine.terms.len();
+        let first = self.audible(kx, 0, c, v);
+        terms.fold(first, |most, term| {
+            let v = self.audible(kx, term, c, v);
+            kx.max(most, v)
+        })
+    }
+
+    fn if_loud(&self, kx: &mut Kx, term: usize, c: Index, v: Value, otherwise: Value) -> Value {
+        let Some((variance, least)) = self.audible[term] else { return v };
         let (own, least) = (kx.per_channel(variance, c), kx.scalar(least));
         let loud = kx.le(least, own);
         kx.select(loud, v, otherwise)
@@ -249,7 +271,6 @@ impl Builder<'_> {
         kx.store(range.at(0), zero);
         kx.for_(self.shape().cp(), |kx, c| {
             let wanted = wanted(kx, c);
-            let wanted = self.audible(kx, c, wanted);
             let known = kx.load_scalar(range.at(0));
             let most = kx.max(known, wanted);
             kx.store(range.at(0), most);
@@ -296,11 +317,11 @@ impl Builder<'_> {
         kx.store(largest.at(0), zero);
         kx.for_(self.shape().cp(), |kx, c| {
             let inverse = self.inverse_step(kx, c);
-            for term in &self.affine.terms {
+            for (i, term) in self.affine.terms.iter().enumerate() {
                 let coef = self.coef(kx, term, c);
                 let coef = kx.abs(coef);
                 let v = kx.mul(coef, inverse);
-                let v = self.audible(kx, c, v);
+                let v = self.audible(kx, i, c, v);
                 let known = kx.load_scalar(largest.at(0));
                 let v = kx.max(known, v);
                 kx.store(largest.at(0), v);
@@ -325,10 +346,10 @@ impl Builder<'_> {
         // A quiet channel's coefficients do not fit the scale. Cut off, they keep their sign; but terms that cancel would not.
         let cancels = self.affine.terms.iter().any(|term| matches!(term.coef, Coef::MinusFirstTimes(_)));
         let zero = kx.int(0);
-        for term in &self.affine.terms {
+        for (i, term) in self.affine.terms.iter().enumerate() {
             let mut a = self.integer(kx, term, c, inverse, k, first);
             if cancels {
-                a = self.if_loud(kx, c, a, zero);
+                a = self.if_loud(kx, i, c, a, zero);
             }
             first = first.or(Some(a));
             coefs.push(a);

@@ -314,6 +314,27 @@ fn few_bits_have_gradients() {
     assert!(seen >= 8, "{seen} layers");
 }
 
+/// In a sum of two norms a channel that is dead in one is as loud as ever in the other: what is alive fills the scale that
+/// all share, and what is dead does not.
+#[test]
+fn each_norm_of_a_sum_is_judged_by_its_own_variance() {
+    const CHANNEL: usize = 2;
+    for (dead, alive) in [("conv5", "conv6"), ("conv6", "conv5")] {
+        let mut module = modules::resnet(4, 8, 8, "stochastic");
+        module.schemes.get_mut("weights").unwrap().params.insert("per".into(), Attr::Word("tensor".into()));
+        let step = Step::run(module, 3, 1, |edit| {
+            edit.scale_channel(&format!("{dead}.weight"), CHANNEL, |_| 0);
+            edit.scale_channel(&format!("{alive}.weight"), CHANNEL, |v| v >> 3);
+        });
+        let coefficients = step.ints("relu5.activation.coef0");
+        let without = |term: &str| 2 * CHANNEL + usize::from(term == "conv6");
+        let of = |i: usize| coefficients[i].abs();
+        let largest = (0..coefficients.len()).filter(|&i| i != without(dead)).map(of).max().unwrap();
+        assert_eq!(largest, of(without(alive)), "{dead} is dead: the quietest has the largest coefficient");
+        assert!((1 << 13..1 << 14).contains(&largest), "{dead} is dead: {largest}");
+    }
+}
+
 /// Codes of 2 bits and a sign have one step to each side; what is less than half of it still tells how far a range is too wide.
 #[test]
 fn ranges_of_single_codes_follow_the_largest_value() {

@@ -336,7 +336,7 @@ impl Step {
                 let grid = format!("value{}", value.0);
                 let mut meant = times(&meant, &[ratio(1.0, self.gradient_unit(value))]);
                 // Channels too quiet for the scale have no gradient.
-                let least = self.dyadics(&format!("{grid}.audible"))[0];
+                let least = self.dyadics(&format!("{grid}.audible0"))[0];
                 let variances = self.dyadics(&format!("{}.variance", node.path));
                 let channels = *meant.shape.last().unwrap() as usize;
                 let quiet = |c: usize| variances[c] < least;

@@ -27,11 +27,12 @@ impl Step {
         all.map(|(i, &v)| if cut_off[i % channels] { f64::INFINITY } else { error(v) }).collect()
     }
 
-    /// Channels whose coefficient has reached its limit: those too quiet for a scale that they share.
+    /// Channels of which a coefficient has reached its limit: a norm's that is too quiet for a scale that it shares.
     fn cut_off(&self, path: &str) -> Vec<bool> {
+        let quiet = [0, 1].map(|term| self.has(&format!("{path}.audible{term}")));
         let coefficients = self.ints(&format!("{path}.coef0"));
-        let quiet = self.has(&format!("{path}.audible"));
-        coefficients.iter().step_by(2).map(|&a| quiet && a.abs() == 1 << 14).collect()
+        let cut = |(term, a): (usize, &i64)| quiet[term] && a.abs() == 1 << 14;
+        coefficients.chunks(2).map(|pair| pair.iter().enumerate().any(cut)).collect()
     }
 
     /// The name of the grid of a value that is stored at an edge between groups.
